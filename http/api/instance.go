@@ -1,0 +1,104 @@
+package api
+
+// DefaultProject is the project of a request that names none.
+const DefaultProject = "default"
+
+// Ref names an instance: a project and a name in it.
+type Ref struct {
+	Project string `json:"project"`
+	Name    string `json:"name"`
+}
+
+// String gives project/name, or the bare name in the default project.
+func (r Ref) String() string {
+	if r.Project == "" || r.Project == DefaultProject {
+		return r.Name
+	}
+	return r.Project + "/" + r.Name
+}
+
+// Instance is a libvirt domain as the agent sees it.
+type Instance struct {
+	Project   string `json:"project"`
+	Name      string `json:"name"`
+	UUID      string `json:"uuid"`
+	State     string `json:"state"`
+	Reason    string `json:"reason,omitempty"`
+	VCPUs     int    `json:"vcpus"`
+	Memory    int64  `json:"memory"`
+	Managed   bool   `json:"managed"`
+	Template  string `json:"template,omitempty"`
+	Snapshots int    `json:"snapshots,omitempty"`
+	Disks     []Disk `json:"disks,omitempty"`
+	Operation string `json:"operation,omitempty"`
+}
+
+// Disk is one block device of an instance and what it stands on.
+type Disk struct {
+	Target         string   `json:"target"`
+	Kind           string   `json:"kind"`
+	Device         string   `json:"device"`
+	ReadOnly       bool     `json:"read_only,omitempty"`
+	Pool           string   `json:"pool,omitempty"`
+	Path           string   `json:"path"`
+	Format         string   `json:"format,omitempty"`
+	Size           int64    `json:"size"`
+	Allocated      int64    `json:"allocated"`
+	DirectDownload bool     `json:"direct_download"`
+	Template       string   `json:"template,omitempty"`
+	Chain          []Layer  `json:"chain"`
+	Live           bool     `json:"live"`
+	Disagreements  []string `json:"disagreements,omitempty"`
+}
+
+// Layer is one image of a chain, the active one first.
+type Layer struct {
+	Path        string `json:"path"`
+	Format      string `json:"format"`
+	VirtualSize int64  `json:"virtual_size"`
+	Allocated   int64  `json:"allocated"`
+	Digest      string `json:"digest,omitempty"`
+	Template    string `json:"template,omitempty"`
+}
+
+// CreateRequest makes an instance. A given DomainXML is used as it is, disks
+// and all; then only Name and Start are read beside it.
+type CreateRequest struct {
+	Name      string `json:"name"`
+	Template  string `json:"template,omitempty"`
+	Pool      string `json:"pool,omitempty"`
+	DiskSize  int64  `json:"disk_size,omitempty"`
+	Clone     string `json:"clone,omitempty"`
+	VCPUs     int    `json:"vcpus,omitempty"`
+	Memory    int64  `json:"memory,omitempty"`
+	DomainXML string `json:"domain_xml,omitempty"`
+	Start     bool   `json:"start,omitempty"`
+}
+
+// DeleteRequest removes a stopped instance, its volumes too unless kept.
+type DeleteRequest struct {
+	KeepVolumes bool `json:"keep_volumes,omitempty"`
+}
+
+// StopRequest asks a guest to stop, and says what happens if it does not.
+type StopRequest struct {
+	Timeout   Duration `json:"timeout,omitempty"`
+	OnTimeout string   `json:"on_timeout,omitempty"`
+	Force     bool     `json:"force,omitempty"`
+}
+
+// StopResult says which rung of the ladder ended the instance: "already",
+// "acpi" or "destroy".
+type StopResult struct {
+	Rung string `json:"rung"`
+}
+
+// InstanceList is the answer of GET /v1/instances.
+type InstanceList struct {
+	Instances []Instance `json:"instances"`
+}
+
+// DiskList is the answer of GET /v1/instances/NAME/disks.
+type DiskList struct {
+	Disks []Disk `json:"disks"`
+}

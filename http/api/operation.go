@@ -1,0 +1,85 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Statuses of an operation.
+const (
+	StatusPending       = "pending"
+	StatusRunning       = "running"
+	StatusSucceeded     = "succeeded"
+	StatusFailed        = "failed"
+	StatusCancelled     = "cancelled"
+	StatusNeedsDecision = "needs_decision"
+)
+
+// Operation is a long job: journalled, followed, cancellable, recovered.
+type Operation struct {
+	ID          string          `json:"id"`
+	Kind        string          `json:"kind"`
+	Project     string          `json:"project"`
+	Instance    string          `json:"instance,omitempty"`
+	Status      string          `json:"status"`
+	Phase       string          `json:"phase,omitempty"`
+	Progress    Progress        `json:"progress"`
+	Steps       []Step          `json:"steps"`
+	Result      json.RawMessage `json:"result,omitempty"`
+	Error       *Problem        `json:"error,omitempty"`
+	CreatedAt   time.Time       `json:"created_at"`
+	UpdatedAt   time.Time       `json:"updated_at"`
+	Cancellable bool            `json:"cancellable"`
+}
+
+// Ended tells whether the operation will not change any more by itself.
+func (o Operation) Ended() bool {
+	switch o.Status {
+	case StatusSucceeded, StatusFailed, StatusCancelled, StatusNeedsDecision:
+		return true
+	}
+	return false
+}
+
+// Step is one phase of an operation with what became of it.
+type Step struct {
+	Name      string     `json:"name"`
+	Status    string     `json:"status"` // running, done, failed, undone, skipped
+	StartedAt time.Time  `json:"started_at"`
+	EndedAt   *time.Time `json:"ended_at,omitempty"`
+	Detail    string     `json:"detail,omitempty"`
+}
+
+// Progress of an operation. ETA is empty while it cannot be told.
+type Progress struct {
+	Percent    float64        `json:"percent"`
+	BytesDone  int64          `json:"bytes_done"`
+	BytesTotal int64          `json:"bytes_total"`
+	Rate       int64          `json:"rate"` // bytes per second
+	ETA        *Duration      `json:"eta,omitempty"`
+	Disks      []PartProgress `json:"disks,omitempty"`
+	Memory     *PartProgress  `json:"memory,omitempty"`
+}
+
+// PartProgress is the progress of one disk (Target) or of the memory.
+type PartProgress struct {
+	Target     string `json:"target"`
+	BytesDone  int64  `json:"bytes_done"`
+	BytesTotal int64  `json:"bytes_total"`
+}
+
+// OperationList is the answer of GET /v1/operations.
+type OperationList struct {
+	Operations []Operation `json:"operations"`
+}
+
+// Event is one entry of the event stream. ID grows in journal order.
+type Event struct {
+	ID        uint64     `json:"id"`
+	Kind      string     `json:"kind"` // "operation", "instance", "template", "host"
+	At        time.Time  `json:"at"`
+	Project   string     `json:"project,omitempty"`
+	Instance  string     `json:"instance,omitempty"`
+	Detail    string     `json:"detail,omitempty"`
+	Operation *Operation `json:"operation,omitempty"`
+}

@@ -1,0 +1,40 @@
+package api
+
+// Target is a storage endpoint that a host must connect before a path exists
+// there. Which fields count depends on Type.
+type Target struct {
+	Type     string   `json:"type"`
+	Path     string   `json:"path,omitempty"`
+	Portal   string   `json:"portal,omitempty"`
+	IQN      string   `json:"iqn,omitempty"`
+	LUN      int      `json:"lun,omitempty"`
+	CHAP     *CHAP    `json:"chap,omitempty"`
+	SystemID string   `json:"system_id,omitempty"`
+	VolumeID string   `json:"volume_id,omitempty"`
+	Pool     string   `json:"pool,omitempty"`
+	Image    string   `json:"image,omitempty"`
+	Monitors []string `json:"monitors,omitempty"`
+}
+
+// CHAP is an iSCSI login. The secret is never logged nor shown.
+type CHAP struct {
+	User   string `json:"user"`
+	Secret string `json:"secret"`
+}
+
+// TargetsRequest connects (Add) or disconnects targets.
+type TargetsRequest struct {
+	Add     bool     `json:"add"`
+	Targets []Target `json:"targets"`
+}
+
+// TargetsResponse gives the path of each connected target, by its index.
+type TargetsResponse struct {
+	Connected []ConnectedTarget `json:"connected"`
+}
+
+// ConnectedTarget is one connected target.
+type ConnectedTarget struct {
+	Index int    `json:"index"`
+	Path  string `json:"path"`
+}

@@ -1,0 +1,70 @@
+package api
+
+import "time"
+
+// States of a template copy.
+const (
+	CopyPending     = "pending"
+	CopyDownloading = "downloading"
+	CopySyncing     = "syncing"
+	CopyVerifying   = "verifying"
+	CopyReady       = "ready"
+	CopyFailed      = "failed"
+	CopyMissing     = "missing"
+)
+
+// TemplateRequest registers a template.
+type TemplateRequest struct {
+	ID             string            `json:"id"`
+	URL            string            `json:"url"`
+	Checksum       string            `json:"checksum"`
+	Format         string            `json:"format"`
+	Pool           string            `json:"pool,omitempty"`
+	DirectDownload bool              `json:"direct_download"`
+	Headers        map[string]string `json:"headers,omitempty"`
+	SyncFrom       string            `json:"sync_from,omitempty"`
+}
+
+// Template is an immutable base image. RemovedAt is set on a tombstone: the
+// template is gone but its flags are kept.
+type Template struct {
+	ID             string         `json:"id"`
+	URL            string         `json:"url"`
+	Checksum       string         `json:"checksum"`
+	Format         string         `json:"format"`
+	Pool           string         `json:"pool"`
+	DirectDownload bool           `json:"direct_download"`
+	SyncFrom       string         `json:"sync_from,omitempty"`
+	Digest         string         `json:"digest,omitempty"`
+	VirtualSize    int64          `json:"virtual_size,omitempty"`
+	Size           int64          `json:"size,omitempty"`
+	RemovedAt      *time.Time     `json:"removed_at,omitempty"`
+	Copies         []TemplateCopy `json:"copies"`
+	Refs           []TemplateRef  `json:"refs"`
+}
+
+// TemplateCopy is a template on one pool of this host. Progress is 0 to 100.
+type TemplateCopy struct {
+	Pool      string     `json:"pool"`
+	Path      string     `json:"path,omitempty"`
+	State     string     `json:"state"`
+	Progress  int        `json:"progress"`
+	Message   string     `json:"message,omitempty"`
+	Attempts  int        `json:"attempts"`
+	RetryAt   *time.Time `json:"retry_at,omitempty"`
+	UpdatedAt time.Time  `json:"updated_at"`
+}
+
+// TemplateRef says that a volume stands on a template copy.
+type TemplateRef struct {
+	Project  string `json:"project"`
+	Instance string `json:"instance"`
+	Disk     string `json:"disk"`
+	Volume   string `json:"volume"`
+	Pool     string `json:"pool"`
+}
+
+// TemplateList is the answer of GET /v1/templates.
+type TemplateList struct {
+	Templates []Template `json:"templates"`
+}

@@ -1,0 +1,1 @@
+ensure_guest() { echo "$cache/none"; }

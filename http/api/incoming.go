@@ -80,6 +80,10 @@ type IncomingRequest struct {
 	Stage     []StageLayer   `json:"stage,omitempty"`
 	Targets   []Target       `json:"targets,omitempty"` // those connected for this migration
 	Lease     Duration       `json:"lease,omitempty"`
+	// Record is what the destination keeps once the instance runs there. It
+	// comes before anything moves, so that a destination that has lost its
+	// source can still finish by itself.
+	Record Record `json:"record"`
 }
 
 // IncomingDisk is a volume to be made at the destination.
@@ -120,7 +124,10 @@ type Incoming struct {
 	Disks      []IncomingPlace `json:"disks"`
 	Error      *Problem        `json:"error,omitempty"`
 	Progress   Progress        `json:"progress"`
-	Running    bool            `json:"running"` // the instance runs at the destination
+	// Domain is the state of the instance at the destination as its libvirt
+	// says: "running", "paused", "incoming", ... or "" when it is not there.
+	Domain  string `json:"domain,omitempty"`
+	Running bool   `json:"running"` // the instance runs at the destination
 }
 
 // IncomingPlace is where a disk of the reservation lies.
@@ -134,9 +141,10 @@ type IncomingPlace struct {
 }
 
 // CommitRequest ends a reservation well: the instance runs at the
-// destination; its record and refs are written there.
+// destination, which writes the record that came with the reservation. A
+// record given here replaces that one.
 type CommitRequest struct {
-	Record Record `json:"record"`
+	Record *Record `json:"record,omitempty"`
 }
 
 // Record is what a host keeps on disk about an instance, enough to stop and

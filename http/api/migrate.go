@@ -73,6 +73,8 @@ type Seed struct {
 	From     string `json:"from"`
 	Digest   string `json:"digest,omitempty"`
 	Bytes    int64  `json:"bytes,omitempty"`
+	// Chain holds the destination's verified layers that the volume is filled from.
+	Chain []Layer `json:"chain,omitempty"`
 }
 
 // DiskPlace is where a disk's active layer lies. Backing is null for a disk

@@ -12,33 +12,7 @@ root_strip=(
 	'/usr/share/OVMF/*' '/usr/share/ovmf/*' '/usr/share/AAVMF/*'
 )
 
-# key_of FILES...: names a cache entry after everything it was made from.
-key_of() { { cat "$@"; printf '%s\n' "$suite_key"; } | sha256sum | cut -c1-16; }
-
-root_path() {
-	local suite_key=$1
-	echo "$cache/root-$1-$(key_of "$lab_src/root.sh" "$lab_src/sources.sh")"
-}
-
-# build_once PATH WHAT CMD...: runs `CMD TEMP` and moves TEMP to PATH. Two labs that start together build once:
-# the second waits for the lock and finds the work done. A build that dies leaves nothing under the final name.
-build_once() {
-	local path=$1 what=$2 temp
-	shift 2
-	[ -e "$path" ] && return
-	mkdir -p "$cache"
-	(
-		exec 8>"$cache/lock"
-		flock 8
-		[ -e "$path" ] && exit
-		say "building $what (cached in $cache afterwards)"
-		temp=$(mktemp -d "$cache/building.XXXXXX")
-		trap 'rm -rf "$temp"' EXIT
-		chmod 755 "$temp"
-		"$@" "$temp" || die "building $what failed; see the lines above"
-		mv -T "$temp" "$path"
-	)
-}
+root_path() { echo "$cache/root-$1-$(key_of "$lab_src/root.sh" "$lab_src/sources.sh")"; }
 
 build_root() {
 	local suite=$1 target=$2 option log=$cache/root-$1.log

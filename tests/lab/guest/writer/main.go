@@ -1,0 +1,92 @@
+// Command writer is the work of the lab's guest: it writes numbered, checksummed blocks to every disk, prints each
+// number once it is durable, and verifies all of them when told to.
+//
+// Lines on the serial console, in both directions, are the interface; tests/README.md lists them.
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"time"
+)
+
+// How often disks that came or went are looked for. Rarely: nothing waits for it.
+const rescanEvery = 2 * time.Second
+
+func main() {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		fmt.Println("IOERR cmdline", err)
+	}
+	g := &guest{
+		out:     console{os.Stdout},
+		options: parseOptions(string(cmdline)),
+		disks:   map[string]*disk{},
+		memory:  startDirtying(),
+	}
+	g.memory.set(g.options.dirty)
+	g.run(readLines(os.Stdin), powerKeys())
+}
+
+// guest is everything the loop below owns. Only the loop touches it, so a verification never meets a half-done write.
+type guest struct {
+	out     console
+	options options
+	boot    string
+	disks   map[string]*disk
+	memory  *dirtier
+	paused  bool
+}
+
+func (g *guest) run(commands <-chan string, power <-chan struct{}) {
+	id := make([]byte, 8)
+	rand.Read(id) // never fails, see its documentation
+	g.boot = hex.EncodeToString(id)
+	g.out.line("BOOT %s", g.boot)
+	g.rescan()
+	pace, scan := time.NewTicker(g.options.pace), time.NewTicker(rescanEvery)
+	for {
+		select {
+		case line := <-commands:
+			g.command(line)
+		case <-power:
+			g.powerKey()
+		case <-scan.C:
+			g.rescan()
+		case <-pace.C:
+			g.round()
+		}
+	}
+}
+
+// round writes one block to every disk, unless paused.
+func (g *guest) round() {
+	if g.paused {
+		return
+	}
+	for _, name := range sortedNames(g.disks) {
+		seq, err := g.disks[name].writeNext(g.boot)
+		if err != nil {
+			g.out.line("IOERR %s write seq=%d: %v", name, seq, err)
+			continue
+		}
+		g.out.line("blk %s %d", name, seq)
+	}
+}
+
+func (g *guest) powerKey() {
+	if g.options.deaf != 0 {
+		g.options.deaf--
+		g.out.line("POWERKEY ignored")
+		return
+	}
+	g.powerOff()
+}
+
+func (g *guest) powerOff() {
+	g.out.line("POWEROFF")
+	g.out.drain()
+	g.out.line("IOERR poweroff: %v", powerOff())
+}

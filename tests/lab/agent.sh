@@ -32,14 +32,14 @@ agent_ready() {
 	inside "$1" curl -fsS -o /dev/null --max-time 5 --unix-socket /run/wherry/agent.sock http://agent/readyz 2>/dev/null
 }
 
-agent_ready_or_dead() { agent_ready "$1" || gone "$1" agent wherry; }
+agent_ready_or_dead() { agent_ready "$1" || gone "$1" agent; }
 
 # The caller's additions to the agent's environment, one NAME=VALUE each: faults to inject, coverage folders.
 start_agent() {
 	local host=$1
 	shift
 	is_installed "$host" || { say "no package in dist/ (make package): host $host runs libvirt without Wherry"; return 0; }
-	running "$host" agent wherry || spawn "$host" agent env "$@" wherry serve --config /etc/wherry/wherry.yaml
+	running "$host" agent || spawn "$host" agent env "$@" wherry serve --config /etc/wherry/wherry.yaml
 }
 
 wait_agent() {
@@ -55,9 +55,9 @@ agent_command() {
 	shift 2 || true
 	case $command in
 	start) start_agent "$host" "$@" && wait_agent "$host" ;;
-	stop) signal "$host" agent wherry TERM ;;
-	kill) signal "$host" agent wherry KILL ;;
-	restart) signal "$host" agent wherry TERM && start_agent "$host" "$@" && wait_agent "$host" ;;
+	stop) signal "$host" agent TERM ;;
+	kill) signal "$host" agent KILL ;;
+	restart) signal "$host" agent TERM && start_agent "$host" "$@" && wait_agent "$host" ;;
 	log) cat "$state/$host/agent.log" ;;
 	pid) inside "$host" cat /run/lab-agent.pid ;;
 	*) die "usage: lab agent HOST start|stop|kill|restart [NAME=VALUE...]|log|pid" ;;

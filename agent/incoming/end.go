@@ -1,0 +1,207 @@
+package incoming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/volume"
+)
+
+// vanishWait is how long libvirt is given to take an arriving QEMU down after
+// its migration failed, before the volumes are held to be in use.
+const vanishWait = 30 * time.Second
+
+// Commit ends a reservation well. It succeeds only when the instance runs
+// here; twice is no error.
+func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (api.Incoming, error) {
+	e, err := s.find(id)
+	if err != nil {
+		return api.Incoming{}, err
+	}
+	e.end.Lock()
+	defer e.end.Unlock()
+	res := e.snapshot()
+	if res.State == committed {
+		return s.view(ctx, e), nil
+	}
+	if state, running := s.domainState(ctx, res.Request); !running && state != "paused" {
+		return api.Incoming{}, api.NewProblem("conflict", "%q does not run at the destination (%s)", res.Request.Name, orAbsent(state)).WithPhase("commit")
+	}
+	rec := res.Request.Record
+	if c.Record != nil {
+		rec = *c.Record
+	}
+	if err := s.settle(ctx, res, rec); err != nil {
+		return api.Incoming{}, api.AsProblem(err).WithPhase("commit")
+	}
+	if err := s.update(e, func(r *reservation) { r.State, r.EndedAt = committed, s.Now() }); err != nil {
+		return api.Incoming{}, api.NewProblem("internal", "%w", err).WithPhase("commit")
+	}
+	return s.view(ctx, e), nil
+}
+
+func orAbsent(state string) string {
+	if state == "" {
+		return "it is not there"
+	}
+	return "it is " + state
+}
+
+// settle writes what this host keeps about its new instance.
+func (s *Service) settle(ctx context.Context, res reservation, rec api.Record) error {
+	rec.Project, rec.Name, rec.UUID = res.Request.Project, res.Request.Name, res.Request.UUID
+	rec.Targets = res.Request.Targets
+	rec.PowerState, rec.UpdatedAt = "running", s.Now().UTC()
+	for i := range rec.Disks {
+		d := &rec.Disks[i]
+		for _, p := range res.Places {
+			if p.Target == d.Target {
+				d.Path, d.Format, d.Volume = p.Path, p.Format, filepath.Base(p.Path)
+			}
+		}
+	}
+	if rec.DomainXML != "" {
+		if err := s.Records.Write(rec); err != nil {
+			return err
+		}
+	}
+	for _, d := range res.Request.Disks {
+		if d.Template == "" || d.Place.Backing == nil {
+			continue
+		}
+		path := d.Place.Path
+		for _, p := range res.Places {
+			if p.Target == d.Target {
+				path = p.Path
+			}
+		}
+		ref := api.TemplateRef{Project: rec.Project, Instance: rec.Name, Disk: d.Target, Volume: path, Pool: d.Place.Pool}
+		if err := s.Templates.PutRef(ctx, d.Template, ref); err != nil {
+			return fmt.Errorf("writing the template ref of disk %q: %w", d.Target, err)
+		}
+	}
+	pools := map[string]bool{}
+	for _, d := range res.Request.Disks {
+		if d.Place.Pool != "" && !pools[d.Place.Pool] {
+			pools[d.Place.Pool] = true
+			if err := s.Hypervisor.RefreshPool(ctx, d.Place.Pool); err != nil {
+				s.Log.Warn("refreshing a pool", "pool", d.Place.Pool, "error", err)
+			}
+		}
+	}
+	return nil
+}
+
+// Remove takes back everything that a reservation made. It refuses while the
+// instance runs here, and waits for libvirt to end an arriving one. A
+// reservation that does not exist is removed already.
+func (s *Service) Remove(ctx context.Context, id string) error {
+	e, err := s.find(id)
+	if err != nil {
+		return nil
+	}
+	e.end.Lock()
+	defer e.end.Unlock()
+	res := e.snapshot()
+	if res.State == committed {
+		return api.NewProblem("conflict", "%q has been committed here: it belongs to this host now", res.Request.Name)
+	}
+	e.mu.Lock()
+	cancel := e.cancel
+	e.mu.Unlock()
+	cancel()
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := s.waitGone(ctx, res.Request); err != nil {
+		return err
+	}
+	var errs []error
+	if err := s.removeVolumes(e); err != nil {
+		errs = append(errs, err)
+	}
+	if len(res.Request.Targets) > 0 {
+		if _, err := s.Targets.Modify(ctx, api.TargetsRequest{Targets: res.Request.Targets}); err != nil {
+			errs = append(errs, fmt.Errorf("disconnecting targets: %w", err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return api.NewProblem("internal", "taking back reservation %s: %w", id, err).
+			WithHint("the lease's end repeats this; nothing else was deleted")
+	}
+	if err := s.Store.Delete(bucket, id); err != nil {
+		return api.NewProblem("internal", "forgetting reservation %s: %w", id, err)
+	}
+	s.forget(id)
+	for _, p := range poolsOf(res.Request) {
+		if err := s.Hypervisor.RefreshPool(ctx, p); err != nil {
+			s.Log.Warn("refreshing a pool", "pool", p, "error", err)
+		}
+	}
+	return nil
+}
+
+func poolsOf(r api.IncomingRequest) []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, d := range r.Disks {
+		if d.Place.Pool != "" && !seen[d.Place.Pool] {
+			seen[d.Place.Pool] = true
+			out = append(out, d.Place.Pool)
+		}
+	}
+	return out
+}
+
+// waitGone waits until no QEMU of the instance is left here.
+func (s *Service) waitGone(ctx context.Context, r api.IncomingRequest) error {
+	deadline := time.NewTimer(vanishWait)
+	defer deadline.Stop()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		state, running := s.domainState(ctx, r)
+		switch {
+		case state == "" || state == "shutoff":
+			return nil
+		case running:
+			return api.NewProblem("conflict", "%q runs at the destination: its volumes stay", r.Name)
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return api.NewProblem("conflict", "%q is still %s at the destination: its volumes stay", r.Name, state)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// removeVolumes deletes what the journal says this reservation made: files
+// with its own temporary name, and files whose identity was written down,
+// under any name that they may have got since.
+func (s *Service) removeVolumes(e *entry) error {
+	var errs []error
+	for _, v := range e.snapshot().Volumes {
+		if own, err := volume.Identify(v.Temp); err == nil {
+			errs = append(errs, own.Remove())
+		}
+		if v.Owned == nil {
+			continue
+		}
+		for _, name := range v.Names {
+			own := *v.Owned
+			own.Path = name
+			if own.Verify() == nil {
+				errs = append(errs, own.Remove())
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,156 @@
+package incoming
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/volume"
+)
+
+const bucket = "incoming"
+
+// States of a reservation.
+const (
+	preparing = "preparing"
+	ready     = "ready"
+	failed    = "failed"
+	committed = "committed"
+)
+
+// reservation is what the journal keeps.
+type reservation struct {
+	Request api.IncomingRequest `json:"request"`
+	State   string              `json:"state"`
+	Lease   time.Time           `json:"lease"`
+	Volumes []madeVolume        `json:"volumes"`
+	Places  []api.IncomingPlace `json:"places"`
+	Error   *api.Problem        `json:"error,omitempty"`
+	EndedAt time.Time           `json:"ended_at"`
+}
+
+// madeVolume is a file of the reservation. Temp is written down before the
+// file exists, under a name that holds the reservation's id and so is nobody
+// else's; Owned follows before the first byte and before the file gets its
+// final name.
+type madeVolume struct {
+	Target string `json:"target"`
+	Temp   string `json:"temp"`
+	// Names are those that the file may have been given since.
+	Names []string      `json:"names"`
+	Owned *volume.Owned `json:"owned,omitempty"`
+}
+
+// entry is a reservation in memory.
+type entry struct {
+	id       string
+	mu       sync.Mutex // guards what follows
+	res      reservation
+	progress api.Progress
+	// end serialises the ways in which a reservation ends.
+	end     sync.Mutex
+	cancel  context.CancelFunc // stops the preparation
+	created chan struct{}      // closed when the places are known, or preparation ended
+	done    chan struct{}      // closed when the preparation ended
+}
+
+// load reads the journal.
+func (s *Service) load() error {
+	err := s.Store.List(bucket, func(key string, value []byte) error {
+		var r reservation
+		if err := json.Unmarshal(value, &r); err != nil {
+			return fmt.Errorf("reservation %s in the store is damaged: %w", key, err)
+		}
+		if r.State == preparing {
+			// Its preparation died with the agent; the source will be told.
+			r.State = failed
+			r.Error = api.NewProblem("interrupted", "the destination's agent was restarted while it prepared")
+		}
+		r.Lease = s.Now().Add(s.leaseOf(r.Request))
+		closed := make(chan struct{})
+		close(closed)
+		s.entries[key] = &entry{id: key, res: r, cancel: func() {}, created: closed, done: closed}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading reservations: %w", err)
+	}
+	return nil
+}
+
+func (s *Service) leaseOf(r api.IncomingRequest) time.Duration {
+	return min(max(r.Lease.Or(s.Lease), 2*time.Second), 10*time.Minute)
+}
+
+// update changes a reservation and journals it before anyone acts on it.
+func (s *Service) update(e *entry, change func(*reservation)) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	next := e.res
+	change(&next)
+	data, err := json.Marshal(next)
+	if err != nil {
+		return fmt.Errorf("encoding reservation %s: %w", e.id, err)
+	}
+	if err := s.Store.Put(bucket, e.id, data); err != nil {
+		return fmt.Errorf("journalling reservation %s: %w", e.id, err)
+	}
+	e.res = next
+	return nil
+}
+
+func (e *entry) snapshot() reservation {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.res
+}
+
+func (e *entry) setProgress(p api.Progress) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.progress = p
+}
+
+func (s *Service) find(id string) (*entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.entries[id]
+	if !ok {
+		return nil, api.NewProblem("not-found", "no reservation %q here", id)
+	}
+	return e, nil
+}
+
+// holder gives the operation that is receiving the instance, or "".
+func (s *Service) holder(project, name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, e := range s.entries {
+		r := e.snapshot()
+		if r.State != committed && r.Request.Name == name && r.Request.Project == project {
+			return id
+		}
+	}
+	return ""
+}
+
+// view is the reservation as the wire shows it.
+func (s *Service) view(ctx context.Context, e *entry) api.Incoming {
+	r := e.snapshot()
+	e.mu.Lock()
+	progress := e.progress
+	e.mu.Unlock()
+	in := api.Incoming{ID: e.id, Operation: r.Request.Operation, Project: r.Request.Project, Name: r.Request.Name,
+		UUID: r.Request.UUID, State: r.State, Lease: r.Lease, LibvirtURI: s.LibvirtURI, Disks: r.Places, Error: r.Error, Progress: progress}
+	if in.Disks == nil {
+		in.Disks = []api.IncomingPlace{}
+	}
+	if s.Address != "" {
+		in.DataURI = "tcp://" + s.Address
+	}
+	in.Domain, in.Running = s.domainState(ctx, r.Request)
+	return in
+}

@@ -1,0 +1,72 @@
+package incoming
+
+import (
+	"context"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+// keepCommitted is how long a committed reservation still answers, for a
+// source that lost the answer.
+const keepCommitted = 24 * time.Hour
+
+// Run ends reservations whose lease has run out, until ctx ends.
+func (s *Service) Run(ctx context.Context, tick <-chan time.Time) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+			s.Sweep(ctx)
+		}
+	}
+}
+
+// Sweep looks at every reservation once.
+func (s *Service) Sweep(ctx context.Context) {
+	s.mu.Lock()
+	all := make([]*entry, 0, len(s.entries))
+	for _, e := range s.entries {
+		all = append(all, e)
+	}
+	s.mu.Unlock()
+	for _, e := range all {
+		s.expire(ctx, e)
+	}
+}
+
+// expire ends one reservation that its source has abandoned. Where the
+// instance runs tells how: here, and it is ours to keep; nowhere here, and
+// what was made for it goes. While it is arriving, or libvirt does not
+// answer, nothing is done.
+func (s *Service) expire(ctx context.Context, e *entry) {
+	r := e.snapshot()
+	now := s.Now()
+	if r.State == committed {
+		if now.Sub(r.EndedAt) > keepCommitted && s.Store.Delete(bucket, e.id) == nil {
+			s.forget(e.id)
+		}
+		return
+	}
+	if now.Before(r.Lease) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	log := s.Log.With("reservation", e.id, "instance", r.Request.Name, "source", r.Request.Source)
+	switch state, running := s.domainState(ctx, r.Request); {
+	case running:
+		log.Warn("lease over and the instance runs here: committing")
+		if _, err := s.Commit(ctx, e.id, api.CommitRequest{}); err != nil {
+			log.Error("committing an abandoned reservation", "error", err)
+		}
+	case state == "" || state == "shutoff":
+		log.Warn("lease over and the instance is not here: removing what was made for it")
+		if err := s.Remove(ctx, e.id); err != nil {
+			log.Error("removing an abandoned reservation", "error", err)
+		}
+	default:
+		log.Warn("lease over but the instance is here; waiting", "state", state)
+	}
+}

@@ -1,0 +1,122 @@
+package incoming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+// createWait is how long a reservation's answer waits for its paths. Filling
+// goes on after it; the source follows by renewing.
+const createWait = 20 * time.Second
+
+// Reserve makes room for an instance. The reservation's id is the source's
+// operation id, chosen before the call, so that a lost answer loses nothing:
+// the same call again gives the same reservation.
+func (s *Service) Reserve(ctx context.Context, r api.IncomingRequest) (api.Incoming, error) {
+	if r.Operation == "" || r.Name == "" || r.UUID == "" {
+		return api.Incoming{}, api.NewProblem("bad-request", "operation, name and uuid are needed").WithField("operation", "needed")
+	}
+	e, fresh, err := s.admit(ctx, r)
+	if err != nil {
+		return api.Incoming{}, err
+	}
+	if fresh {
+		s.work.Go(func() { s.prepare(e) })
+	}
+	timer := time.NewTimer(createWait)
+	defer timer.Stop()
+	select {
+	case <-e.created:
+	case <-timer.C:
+	case <-ctx.Done():
+		return api.Incoming{}, ctx.Err()
+	}
+	if res := e.snapshot(); res.State == failed {
+		return api.Incoming{}, res.Error
+	}
+	return s.view(ctx, e), nil
+}
+
+// admit journals a new reservation, or finds the one with the same id.
+func (s *Service) admit(ctx context.Context, r api.IncomingRequest) (*entry, bool, error) {
+	if e, err := s.find(r.Operation); err == nil {
+		return e, false, nil
+	}
+	if taken, err := s.nameTaken(ctx, r.Project, r.Name, r.UUID); err != nil {
+		return nil, false, err
+	} else if taken != "" {
+		return nil, false, api.NewProblem("conflict", "%s", taken)
+	}
+	e := &entry{id: r.Operation, created: make(chan struct{}), done: make(chan struct{})}
+	e.res = reservation{Request: r, State: preparing}
+	s.mu.Lock()
+	if old, ok := s.entries[r.Operation]; ok {
+		s.mu.Unlock()
+		return old, false, nil
+	}
+	for id, other := range s.entries {
+		if o := other.snapshot(); o.State != committed && o.Request.Name == r.Name && o.Request.Project == r.Project {
+			s.mu.Unlock()
+			return nil, false, api.NewProblem("busy", "the destination is already receiving %q", r.Name).WithOperation(id)
+		}
+	}
+	s.entries[r.Operation] = e
+	s.mu.Unlock()
+	if err := s.update(e, func(res *reservation) { res.Lease = s.Now().Add(s.leaseOf(r)) }); err != nil {
+		s.forget(e.id)
+		return nil, false, api.NewProblem("internal", "%w", err)
+	}
+	return e, true, nil
+}
+
+func (s *Service) forget(id string) {
+	s.mu.Lock()
+	delete(s.entries, id)
+	s.mu.Unlock()
+}
+
+// Renew extends the lease and says how far the preparation is.
+func (s *Service) Renew(ctx context.Context, id string) (api.Incoming, error) {
+	e, err := s.find(id)
+	if err != nil {
+		return api.Incoming{}, err
+	}
+	err = s.update(e, func(r *reservation) { r.Lease = s.Now().Add(s.leaseOf(r.Request)) })
+	if err != nil {
+		return api.Incoming{}, api.NewProblem("internal", "%w", err)
+	}
+	return s.view(ctx, e), nil
+}
+
+// Get shows a reservation.
+func (s *Service) Get(ctx context.Context, id string) (api.Incoming, error) {
+	e, err := s.find(id)
+	if err != nil {
+		return api.Incoming{}, err
+	}
+	return s.view(ctx, e), nil
+}
+
+// domainState tells what this host's libvirt says of the instance. An arriving
+// instance is not running yet, whatever QEMU does with it.
+func (s *Service) domainState(ctx context.Context, r api.IncomingRequest) (string, bool) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	d, err := s.Hypervisor.Domain(ctx, r.Name)
+	switch {
+	case errors.Is(err, hypervisor.ErrNoDomain):
+		return "", false
+	case err != nil:
+		return fmt.Sprintf("unknown: %v", err), false
+	case d.UUID != r.UUID:
+		return "", false
+	case d.Incoming:
+		return "incoming", false
+	}
+	return string(d.State), d.State == hypervisor.Running
+}

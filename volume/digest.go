@@ -203,4 +203,3 @@ func hashExtents(ctx context.Context, sum hash.Hash, f *os.File, size int64) err
 	}
 	return nil
 }
-

@@ -57,6 +57,7 @@ type Layer struct {
 	Format      string `json:"format"`
 	VirtualSize int64  `json:"virtual_size"`
 	Allocated   int64  `json:"allocated"`
+	FileSize    int64  `json:"file_size,omitempty"`
 	Digest      string `json:"digest,omitempty"`
 	Template    string `json:"template,omitempty"`
 }

@@ -89,6 +89,7 @@ var titles = map[string]struct {
 	"internal":             {500, "The agent failed"},
 	"unsupported":          {422, "Not supported"},
 	"payload-too-large":    {400, "The body is too large"},
+	"bad-range":            {416, "The range lies outside the content"},
 	"method-not-allowed":   {405, "Method not allowed"},
 	"template-ref-missing": {422, "A template reference is missing"},
 }

@@ -1,0 +1,203 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+const (
+	// Bars move smoothly at this rate; lines need no more than one look a second.
+	barInterval  = 300 * time.Millisecond
+	lineInterval = time.Second
+	// patience is how long an agent may be away, as while it is restarted: the
+	// operation is in its journal and goes on when it is back.
+	patience = 30 * time.Second
+	// cancelTimeout bounds the request to cancel, not the undoing.
+	cancelTimeout = 30 * time.Second
+)
+
+// leftError says that the operation runs on without anybody waiting for it.
+type leftError struct{ id string }
+
+func (e *leftError) Error() string { return fmt.Sprintf("operation %s is left running", e.id) }
+
+// view shows how an operation gets on.
+type view interface {
+	update(op api.Operation)
+	// stop leaves the screen to others; update may follow it.
+	stop()
+}
+
+// follow shows an operation until it has ended. An interrupt asks a person
+// whether to cancel or to leave, and leaves where nobody can be asked.
+func (a *app) follow(ctx context.Context, g operationReader, op api.Operation) (api.Operation, error) {
+	if op.Ended() {
+		return op, nil
+	}
+	received, giveBack := a.signals.take()
+	defer giveBack()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	view, interval := a.newView()
+	f := follower{app: a, calls: g, view: view, op: op, interactive: isTerminal(a.in) && isTerminal(a.err)}
+	defer view.stop()
+	view.update(op)
+	return f.run(ctx, received, poll(ctx, g, op.ID, interval))
+}
+
+// follower is the state of following one operation.
+type follower struct {
+	*app
+	calls       operationReader
+	view        view
+	op          api.Operation
+	interactive bool
+	answers     <-chan string // lines typed, while a question is open
+	lines       chan string   // all lines typed; nil before the first question
+	cancelling  bool
+}
+
+func (f *follower) run(ctx context.Context, received <-chan os.Signal, updates <-chan update) (api.Operation, error) {
+	for {
+		var done bool
+		var err error
+		select {
+		case <-ctx.Done():
+			return f.op, fmt.Errorf("%w: %w", context.Cause(ctx), &leftError{f.op.ID})
+		case u := <-updates:
+			done, err = f.updated(u)
+		case sig := <-received:
+			err = f.interrupted(sig)
+		case answer, open := <-f.answers:
+			err = f.answered(ctx, answer, open)
+		}
+		if done || err != nil {
+			return f.op, err
+		}
+	}
+}
+
+func (f *follower) updated(u update) (ended bool, err error) {
+	if u.err != nil {
+		return false, u.err
+	}
+	f.op = u.op
+	asking := f.answers != nil
+	if f.op.Ended() && asking {
+		fmt.Fprintln(f.err, "\nit has ended meanwhile")
+	}
+	if !asking || f.op.Ended() {
+		f.view.update(f.op)
+	}
+	return f.op.Ended(), nil
+}
+
+// interrupted asks, once: whoever interrupts the question wants to be gone.
+func (f *follower) interrupted(sig os.Signal) error {
+	f.view.stop()
+	if sig != os.Interrupt || !f.interactive || f.answers != nil || f.cancelling {
+		return &leftError{f.op.ID}
+	}
+	f.ask()
+	return nil
+}
+
+func (f *follower) ask() {
+	fmt.Fprint(f.err, "cancel the operation, or leave it running? [c/l] ")
+	if f.lines == nil {
+		f.lines = make(chan string)
+		go readLines(f.in, f.lines)
+	}
+	f.answers = f.lines
+}
+
+func (f *follower) answered(ctx context.Context, answer string, open bool) error {
+	f.answers = nil
+	switch word := strings.ToLower(strings.TrimSpace(answer)); {
+	case !open || word == "l" || word == "leave":
+		return &leftError{f.op.ID}
+	case word == "c" || word == "cancel":
+		f.cancelling = true
+		ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
+		defer cancel()
+		op, err := f.calls.CancelOperation(ctx, f.op.ID)
+		if err != nil {
+			return fmt.Errorf("cancel operation %s: %w", f.op.ID, err)
+		}
+		f.op = op
+		fmt.Fprintln(f.err, "cancelling; what was done is being undone")
+		return nil
+	}
+	f.ask()
+	return nil
+}
+
+// readLines sends each line typed; it ends with its input or with the program.
+func readLines(in io.Reader, lines chan<- string) {
+	defer close(lines)
+	for s := bufio.NewScanner(in); s.Scan(); {
+		lines <- s.Text()
+	}
+}
+
+// update is what one look at the operation gave.
+type update struct {
+	op  api.Operation
+	err error
+}
+
+// poll looks at the operation once per interval, and at once when it ends,
+// until it has ended, ctx ends, or looking fails for good.
+func poll(ctx context.Context, g operationReader, id string, interval time.Duration) <-chan update {
+	updates := make(chan update)
+	go func() {
+		var awaySince time.Time
+		for {
+			began := time.Now()
+			op, err := g.Operation(ctx, id, interval)
+			if ctx.Err() != nil {
+				return // the reader knows
+			}
+			if _, away := errors.AsType[*unreachableError](err); away {
+				if awaySince.IsZero() {
+					awaySince = began
+				}
+				if time.Since(awaySince) < patience && sleep(ctx, interval) {
+					continue
+				}
+			} else {
+				awaySince = time.Time{}
+			}
+			select {
+			case updates <- update{op, err}:
+			case <-ctx.Done():
+				return
+			}
+			// An agent that answers before the time is over is not asked faster.
+			if err != nil || op.Ended() || !sleep(ctx, interval-time.Since(began)) {
+				return
+			}
+		}
+	}()
+	return updates
+}
+
+// sleep waits, and says whether ctx let it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

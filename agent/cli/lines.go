@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/wherry-kvm/wherry/agent/config"
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+// lineEvery is how long a log of lines stays silent while bytes move.
+const lineEvery = 5 * time.Second
+
+// lineView prints progress as lines, few enough for a log.
+type lineView struct {
+	w    io.Writer
+	now  func() time.Time
+	last *shownLine
+}
+
+// shownLine is what the last line said, and when.
+type shownLine struct {
+	at   time.Time
+	op   string
+	tens int // percent, in steps of ten
+	done int64
+}
+
+func newLineView(w io.Writer, now func() time.Time) *lineView { return &lineView{w: w, now: now} }
+
+func (v *lineView) stop() {}
+
+func (v *lineView) update(op api.Operation) {
+	next := shownLine{at: v.now(), op: op.Status + op.Phase, tens: int(op.Progress.Percent / 10), done: op.Progress.BytesDone}
+	if !lineDue(v.last, next) {
+		return
+	}
+	v.last = &next
+	fmt.Fprintln(v.w, lineText(op))
+}
+
+// lineDue decides whether a line says something new: another phase, ten
+// percent more, or bytes after a silence.
+func lineDue(last *shownLine, next shownLine) bool {
+	if last == nil || last.op != next.op || next.tens > last.tens {
+		return true
+	}
+	return next.at.Sub(last.at) >= lineEvery && next.done != last.done
+}
+
+func lineText(op api.Operation) string {
+	parts := []string{subject(op)}
+	if op.Phase != "" && !op.Ended() {
+		parts = append(parts, op.Phase)
+	} else {
+		parts = append(parts, strings.ReplaceAll(op.Status, "_", " "))
+	}
+	if text := progressText(op.Progress); text != "" && !op.Ended() {
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, ": ")
+}
+
+// subject says which operation it is: "migrate vm1 (ID)".
+func subject(op api.Operation) string {
+	name := api.Ref{Project: op.Project, Name: op.Instance}.String()
+	if op.Instance == "" {
+		return fmt.Sprintf("%s (%s)", op.Kind, op.ID)
+	}
+	return fmt.Sprintf("%s %s (%s)", op.Kind, name, op.ID)
+}
+
+// progressText is empty while there is nothing to tell.
+func progressText(p api.Progress) string {
+	if p.BytesTotal == 0 {
+		if p.Percent == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%.0f%%", math.Floor(p.Percent))
+	}
+	text := fmt.Sprintf("%.0f%%, %s of %s", math.Floor(p.Percent), config.FormatSize(p.BytesDone), config.FormatSize(p.BytesTotal))
+	if p.Rate > 0 {
+		text += ", " + config.FormatSize(p.Rate) + "/s"
+	}
+	if p.ETA != nil {
+		text += ", " + durationText(p.ETA.Std()) + " left"
+	}
+	return text
+}
+
+// durationText rounds to what a person reads: 230ms, 2.1s, 3m20s.
+func durationText(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	default:
+		return d.Round(time.Second).String()
+	}
+}

@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+func (a *app) operationCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "operation", Aliases: []string{"op"}, Short: "Look at, await and cancel operations", Args: noArgs, RunE: subcommandWanted}
+	cmd.AddCommand(a.operationListCommand(), a.operationInfoCommand(), a.operationWaitCommand(), a.operationCancelCommand())
+	return cmd
+}
+
+func (a *app) operationListCommand() *cobra.Command {
+	var instance, status string
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List the operations that the agent remembers",
+		Args:    noArgs,
+		RunE: a.withAgent(func(ctx context.Context, g agent, _ []string) error {
+			ops, err := g.Operations(ctx, instance, status)
+			if err != nil {
+				return failed("list the operations", err)
+			}
+			return a.print(api.OperationList{Operations: ops}, func(w io.Writer) { operationTable(w, ops) })
+		}),
+	}
+	cmd.Flags().StringVar(&instance, "instance", "", "only those of this instance")
+	cmd.Flags().StringVar(&status, "status", "", "only those of this status: pending, running, succeeded, failed, cancelled, needs_decision")
+	return cmd
+}
+
+func (a *app) operationInfoCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "info ID",
+		Short:             "Show an operation with its steps",
+		Args:              exactArgs("ID"),
+		ValidArgsFunction: a.completeOperations,
+		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
+			op, err := g.Operation(ctx, args[0], 0)
+			if err != nil {
+				return failed("show operation "+args[0], err)
+			}
+			return a.print(op, func(w io.Writer) { operationInfo(w, op) })
+		}),
+	}
+}
+
+func (a *app) operationWaitCommand() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:               "wait ID",
+		Short:             "Wait until an operation has ended, and end as it did",
+		Args:              exactArgs("ID"),
+		ValidArgsFunction: a.completeOperations,
+		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
+			if timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout)
+				defer cancel()
+			}
+			op, err := g.Operation(ctx, args[0], 0)
+			return a.finish(ctx, g, "wait for "+args[0], op, err, false)
+		}),
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up waiting after this time; the operation runs on")
+	return cmd
+}
+
+func (a *app) operationCancelCommand() *cobra.Command {
+	var noWait bool
+	cmd := &cobra.Command{
+		Use:               "cancel ID",
+		Short:             "Cancel an operation, and wait until it is undone",
+		Args:              exactArgs("ID"),
+		ValidArgsFunction: a.completeOperations,
+		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
+			op, err := g.CancelOperation(ctx, args[0])
+			if err != nil {
+				return failed("cancel operation "+args[0], err)
+			}
+			return a.finishCancelled(ctx, g, op, noWait)
+		}),
+	}
+	noWaitFlag(cmd, &noWait)
+	return cmd
+}
+
+func operationTable(w io.Writer, ops []api.Operation) {
+	fmt.Fprintln(w, "ID\tKIND\tINSTANCE\tSTATUS\tPHASE\tPERCENT\tCREATED")
+	for _, op := range ops {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.0f\t%s\n", op.ID, op.Kind, api.Ref{Project: op.Project, Name: op.Instance},
+			op.Status, op.Phase, op.Progress.Percent, timeText(op.CreatedAt))
+	}
+}
+
+func operationInfo(w io.Writer, op api.Operation) {
+	row(w, "id", op.ID)
+	row(w, "kind", op.Kind)
+	row(w, "instance", api.Ref{Project: op.Project, Name: op.Instance}.String())
+	row(w, "status", op.Status)
+	row(w, "phase", op.Phase)
+	row(w, "progress", progressText(op.Progress))
+	row(w, "created", timeText(op.CreatedAt))
+	row(w, "updated", timeText(op.UpdatedAt))
+	row(w, "cancellable", yesNo(op.Cancellable))
+	for _, s := range op.Steps {
+		text := s.Status
+		if s.EndedAt != nil {
+			text += " in " + durationText(s.EndedAt.Sub(s.StartedAt))
+		}
+		if s.Detail != "" {
+			text += ": " + s.Detail
+		}
+		row(w, "step "+s.Name, text)
+	}
+	if op.Error != nil {
+		row(w, "error", op.Error.Error())
+		row(w, "hint", op.Error.Hint)
+	}
+}

@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+// report prints an error for a person, and in a machine's format the problem
+// document on standard output, where a result would have been.
+func (a *app) report(err error) {
+	if err == nil {
+		return
+	}
+	if u, ok := errors.AsType[*usageError](err); ok {
+		fmt.Fprintf(a.err, "wherry: %v\n", u)
+		if u.command != nil {
+			fmt.Fprintf(a.err, "Run \"%s --help\" for the usage.\n", u.command.CommandPath())
+		}
+		return
+	}
+	if p, ok := errors.AsType[*api.Problem](err); ok {
+		f, _ := errors.AsType[*failure](err)
+		if a.global.output != outputTable && (f == nil || !f.shown) {
+			// What cannot be written here was not written before either.
+			_ = a.print(p, nil)
+		}
+		fmt.Fprint(a.err, problemText(err, p))
+		return
+	}
+	fmt.Fprintf(a.err, "wherry: %v\n", err)
+	if l, ok := errors.AsType[*leftError](err); ok {
+		fmt.Fprintf(a.err, "  wait:   wherry operation wait %[1]s\n  cancel: wherry operation cancel %[1]s\n", l.id)
+	}
+	if u, ok := errors.AsType[*unreachableError](err); ok {
+		fmt.Fprintf(a.err, "  hint:   is it running there? Name another one with --agent or WHERRY_AGENT (now %s)\n", u.agent)
+	}
+}
+
+// failure adds what was being done to the error that ended it.
+type failure struct {
+	what  string // "migrate vm1"
+	err   error
+	shown bool // a machine has its document already
+}
+
+func (f *failure) Error() string { return f.what + ": " + f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// failed says what was being done when err happened; nil stays nil.
+func failed(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{what: what, err: err}
+}
+
+// problemText lays a problem out: what failed, where, why, and what to do.
+func problemText(err error, p *api.Problem) string {
+	var b strings.Builder
+	what := p.Title
+	if f, ok := errors.AsType[*failure](err); ok {
+		what = f.what + ": " + lowerFirst(p.Title)
+	}
+	fmt.Fprintf(&b, "wherry: %s\n", what)
+	line := func(label, text string) {
+		if text != "" {
+			fmt.Fprintf(&b, "  %-10s %s\n", label+":", strings.ReplaceAll(text, "\n", "\n             "))
+		}
+	}
+	line("phase", p.Phase)
+	line("disk", p.Disk)
+	line("cause", p.Detail)
+	for _, f := range p.Fields {
+		line("field", f.Field+": "+f.Detail)
+	}
+	for _, r := range p.Reasons {
+		line("reason", reasonText(r))
+	}
+	line("hint", p.Hint)
+	line("operation", p.Operation)
+	return b.String()
+}
+
+func reasonText(r api.Reason) string {
+	if r.Disk != "" {
+		return fmt.Sprintf("%s (disk %s): %s", r.Code, r.Disk, r.Detail)
+	}
+	return r.Code + ": " + r.Detail
+}
+
+func lowerFirst(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToLower(s[:1]) + s[1:]
+}

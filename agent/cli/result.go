@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/wherry-kvm/wherry/agent/config"
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+// resultText tells a person how an operation ended well.
+func resultText(w io.Writer, what string, op api.Operation) {
+	switch op.Kind {
+	case "migrate":
+		var r api.MigrateResult
+		if json.Unmarshal(op.Result, &r) == nil && r.Mode != "" {
+			migrateResult(w, op, r)
+			return
+		}
+	case "stop":
+		var r api.StopResult
+		if json.Unmarshal(op.Result, &r) == nil && r.Rung != "" {
+			fmt.Fprintf(w, "%s is stopped (%s)\n", op.Instance, r.Rung)
+			return
+		}
+	}
+	fmt.Fprintf(w, "%s: done\n", what)
+}
+
+func migrateResult(w io.Writer, op api.Operation, r api.MigrateResult) {
+	fmt.Fprintf(w, "%s runs on %s now: %s clone in %s\n", op.Instance, r.Destination, r.Mode,
+		durationText(op.UpdatedAt.Sub(op.CreatedAt)))
+	fmt.Fprintf(w, "  moved\t%s of disks, %s of memory\n", config.FormatSize(r.Bytes.Disk), config.FormatSize(r.Bytes.Memory))
+	fmt.Fprintf(w, "  downtime\t%s\n", durationText(r.Downtime.Std()))
+	for _, phase := range phaseOrder(op, r) {
+		fmt.Fprintf(w, "  %s\t%s\n", phase, durationText(r.Phases[phase].Std()))
+	}
+	for _, text := range r.Warnings {
+		fmt.Fprintf(w, "  ! %s\n", text)
+	}
+}
+
+// phaseOrder gives the phases of a result in the order in which they ran.
+func phaseOrder(op api.Operation, r api.MigrateResult) []string {
+	var order []string
+	for _, s := range op.Steps {
+		if _, measured := r.Phases[s.Name]; measured && !slices.Contains(order, s.Name) {
+			order = append(order, s.Name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Phases)) {
+		if !slices.Contains(order, name) {
+			order = append(order, name)
+		}
+	}
+	return order
+}

@@ -33,6 +33,7 @@ mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts dev/pts
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
+for n in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${n%%:*}" "dev/${n#*:}"; done
 node() { mknod -m "${5:-666}" "dev/$1" "$2" "$3" "$4"; }
 node null c 1 3; node zero c 1 5; node full c 1 7; node random c 1 8; node urandom c 1 9; node tty c 5 0
 node net/tun c 10 200; node loop-control c 10 237 600

@@ -13,13 +13,19 @@ init_of() {
 
 is_up() { init_of "$1" >/dev/null; }
 
-# inside HOST CMD...: runs CMD in the host, with nothing of the caller's environment.
-inside() {
+# way_into HOST: sets the array entry to the command that runs another one in the host, with nothing of the caller's
+# environment.
+way_into() {
 	local pid
 	pid=$(init_of "$1") || die "host $1 is not up: run 'lab up' first (state folder $state)"
-	shift
-	nsenter -t "$pid" -a -r -w -- /usr/bin/env -i HOME=/root USER=root LANG=C.UTF-8 TERM="${TERM:-dumb}" \
-		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+	entry=(nsenter -t "$pid" -a -r -w -- /usr/bin/env -i HOME=/root USER=root LANG=C.UTF-8 TERM="${TERM:-dumb}"
+		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
+}
+
+inside() { # inside HOST CMD...
+	local -a entry
+	way_into "$1"
+	"${entry[@]}" "${@:2}"
 }
 
 # Descriptor 9 is the lab's lock: closed for everything that outlives this command.

@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/wherry-kvm/wherry/tests/lab/guest/block"
+	"github.com/wherry-kvm/wherry/tests/lab/guest/image"
 )
 
 func main() {
@@ -44,31 +44,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	return Make(flags.Arg(0), *label, *seed, sizeBytes, dataBytes)
-}
-
-// Make writes the image to path, which must not exist.
-func Make(path, label, seed string, size, data int64) error {
-	if size%block.Size != 0 || data%block.Size != 0 || data > size/2 {
-		return fmt.Errorf("size %d and data %d must be multiples of %d, data at most half the size", size, data, block.Size)
-	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	buf := make([]byte, block.Size)
-	total := uint64(data / block.Size)
-	for seq := range total {
-		block.Block{Kind: block.Template, Seq: seq, Total: total, Name: label, Mark: seed}.Encode(buf)
-		if _, err := file.Write(buf); err != nil {
-			return err
-		}
-	}
-	if err := file.Truncate(size); err != nil {
-		return err
-	}
-	return file.Close()
+	return image.Make(flags.Arg(0), *label, *seed, sizeBytes, dataBytes)
 }
 
 // parseSize reads a number of bytes with an optional K, M or G.

@@ -1,0 +1,110 @@
+// Package harness drives the lab's two hosts from Go tests: commands, links, agents, guests. It works on the lab of
+// namespaces (tests/lab) and, with WHERRY_LAB=vagrant, on the hosts of the Vagrantfile.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Time that bringing the lab up may take, the first building of its roots included.
+const upTimeout = 10 * time.Minute
+
+// transport is how the harness reaches the hosts. There are two: the lab of namespaces, and Vagrant.
+type transport interface {
+	// up brings both hosts up where they are not.
+	up(ctx context.Context) error
+	// command runs args in the host; the caller wires it up.
+	command(ctx context.Context, host string, args ...string) *exec.Cmd
+	// control is one of the lab's own verbs on a host: agent, libvirtd, link, rate.
+	control(ctx context.Context, verb, host string, args ...string) error
+	// folder is where a folder of the host (see the constants below) is seen from here. It fails with
+	// errors.ErrUnsupported where it is not.
+	folder(host, path string) (string, error)
+	// namespace is the path of the host's network namespace. It fails with errors.ErrUnsupported.
+	namespace(host string) (string, error)
+}
+
+// Folders as the hosts see them.
+const (
+	ImagesPath  = "/var/lib/libvirt/images" // pool default
+	SecondPath  = "/srv/second"             // pool second
+	SharedPath  = "/srv/shared"             // pool shared, the same folder on both hosts
+	GuestPath   = "/srv/guest"              // the guest's kernel and initramfs
+	consolePath = "/var/log/wherry-guest"
+	runPath     = "/run/wherry"
+)
+
+// Lab is a running lab.
+type Lab struct {
+	transport
+	A, B *Host
+}
+
+// Open returns the lab and brings it up where it is not. It fails the test where that cannot be done: a machine that
+// runs these tests is expected to manage (tests/install-deps).
+func Open(t testing.TB) *Lab {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), upTimeout)
+	defer cancel()
+	lab := &Lab{transport: newTransport()}
+	if err := lab.up(ctx); err != nil {
+		t.Fatalf("the lab does not come up: %v", err)
+	}
+	lab.A, lab.B = &Host{lab: lab, Name: "a"}, &Host{lab: lab, Name: "b"}
+	return lab
+}
+
+func newTransport() transport {
+	if os.Getenv("WHERRY_LAB") == "vagrant" {
+		return vagrant{repository()}
+	}
+	state := os.Getenv("WHERRY_LAB_DIR")
+	if state == "" {
+		state = filepath.Join(repository(), ".lab")
+	}
+	return namespaces{script: filepath.Join(repository(), "tests/lab/lab"), state: state}
+}
+
+// repository finds the root of this working copy from where this file was compiled.
+func repository() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+// Host returns host "a" or "b".
+func (l *Lab) Host(name string) *Host {
+	if name == "a" {
+		return l.A
+	}
+	return l.B
+}
+
+// Hosts returns both hosts.
+func (l *Lab) Hosts() []*Host { return []*Host{l.A, l.B} }
+
+// run runs a command with the input and returns what it printed. The error carries what it complained about.
+func run(cmd *exec.Cmd, input io.Reader) (string, error) {
+	var out, complaint bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, &out, &complaint
+	// A command killed by its context may leave a child inside the host that holds our pipes.
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Run(); err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) || complaint.Len() > 0 {
+			err = fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args[1:], " "), err, strings.TrimSpace(complaint.String()))
+		}
+		return out.String(), err
+	}
+	return out.String(), nil
+}

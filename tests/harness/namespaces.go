@@ -1,0 +1,55 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// namespaces is the lab of tests/lab on this machine.
+type namespaces struct{ script, state string }
+
+func (n namespaces) lab(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, n.script, args...)
+}
+
+func (n namespaces) up(ctx context.Context) error {
+	_, err := run(n.lab(ctx, "up"), nil)
+	return err
+}
+
+func (n namespaces) command(ctx context.Context, host string, args ...string) *exec.Cmd {
+	return n.lab(ctx, append([]string{"exec", host}, args...)...)
+}
+
+func (n namespaces) control(ctx context.Context, verb, host string, args ...string) error {
+	_, err := run(n.lab(ctx, append([]string{verb, host}, args...)...), nil)
+	return err
+}
+
+func (n namespaces) folder(host, path string) (string, error) {
+	switch path {
+	case ImagesPath:
+		return filepath.Join(n.state, host, "images"), nil
+	case SecondPath:
+		return filepath.Join(n.state, host, "images2"), nil
+	case consolePath:
+		return filepath.Join(n.state, host, "console"), nil
+	case runPath:
+		return filepath.Join(n.state, host, "run"), nil
+	case SharedPath:
+		return filepath.Join(n.state, "shared"), nil
+	}
+	return "", fmt.Errorf("folder %q of host %q is not seen from here", path, host)
+}
+
+func (n namespaces) namespace(host string) (string, error) {
+	pid, err := os.ReadFile(filepath.Join(n.state, host, "init.pid"))
+	if err != nil {
+		return "", fmt.Errorf("host %q is not up: %w", host, err)
+	}
+	return filepath.Join("/proc", strings.TrimSpace(string(pid)), "ns/net"), nil
+}

@@ -128,6 +128,9 @@ type Incoming struct {
 	// says: "running", "paused", "incoming", ... or "" when it is not there.
 	Domain  string `json:"domain,omitempty"`
 	Running bool   `json:"running"` // the instance runs at the destination
+	// Downtime and MemoryBytes are the finished migration's, known here only.
+	Downtime    Duration `json:"downtime,omitempty"`
+	MemoryBytes int64    `json:"memory_bytes,omitempty"`
 }
 
 // IncomingPlace is where a disk of the reservation lies.

@@ -22,7 +22,7 @@ type BlockNode struct {
 // Layer is one image of a chain, as QEMU has it open.
 type Layer struct {
 	Path        string // file or device path, or iscsi://host:port/iqn/lun, rbd:pool/image, or QEMU's own words
-	Format      string // driver: qcow2, raw, ...
+	Format      string // qcow2, raw, ...
 	VirtualSize int64  // bytes
 	Allocated   int64  // bytes on the storage; -1 when the storage cannot tell
 	NodeName    string // of the format layer; "" when two nodes could be meant
@@ -199,9 +199,17 @@ func nodeOf(img *imageInfo, top *deviceInfo, active bool, nodes []deviceInfo) *d
 	return found
 }
 
+// protocols are drivers of storage, not of formats: such a layer is a raw image.
+// Newer libvirt puts no raw node on top of a raw image's storage.
+var protocols = []string{"file", "host_device", "host_cdrom", "iscsi", "rbd", "nbd", "nfs", "gluster", "ssh", "http", "https", "ftp", "ftps", "nvme", "io_uring", "nvme-io_uring", "virtio-blk-vhost-vdpa", "virtio-blk-vhost-user", "virtio-blk-vfio-pci"}
+
 func layerOf(img *imageInfo) Layer {
+	format := img.Format
+	if slices.Contains(protocols, format) {
+		format = "raw"
+	}
 	l := Layer{
-		Path: imagePath(img.Filename), Format: img.Format, VirtualSize: img.VirtualSize, Allocated: -1,
+		Path: imagePath(img.Filename), Format: format, VirtualSize: img.VirtualSize, Allocated: -1,
 		Encrypted: img.Encrypted, BackingFile: img.BackingFile, BackingFormat: img.BackingFormat,
 		DirtyFlag: img.DirtyFlag, InternalSnapshots: len(img.Snapshots), ClusterSize: img.ClusterSize,
 	}

@@ -173,7 +173,12 @@ func maybeIncoming(state libvirt.DomainState, reason int) bool {
 // QEMU anything (qemuDomainGetJobStatsInternal).
 func isIncoming(d *libvirt.Domain) bool {
 	_, err := d.GetJobStats(0)
-	return isCode(err, libvirt.ERR_OPERATION_INVALID)
+	return refusedOnDestination(err)
+}
+
+// refusedOnDestination: libvirt 11 says unsupported, earlier ones invalid.
+func refusedOnDestination(err error) bool {
+	return isCode(err, libvirt.ERR_OPERATION_UNSUPPORTED, libvirt.ERR_OPERATION_INVALID)
 }
 
 // XML returns the domain's XML with secrets in it: the live one, or with

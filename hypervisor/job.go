@@ -44,7 +44,7 @@ type Job struct {
 func (c *Client) Job(ctx context.Context, name string) (Job, error) {
 	return withDomain(ctx, c, "read job of", name, func(_ *link, d *libvirt.Domain) (Job, error) {
 		info, err := d.GetJobStats(0)
-		if isCode(err, libvirt.ERR_OPERATION_INVALID) {
+		if refusedOnDestination(err) {
 			state, reason, serr := d.GetState()
 			if serr == nil && maybeIncoming(state, reason) {
 				return Job{Kind: JobIncoming}, nil

@@ -104,10 +104,11 @@ func (c *Client) Migrate(ctx context.Context, name string, p MigrateParams) erro
 	case <-ctx.Done():
 	}
 	err := c.stopMigration(context.WithoutCancel(ctx), name, done)
-	if err == nil || errors.Is(err, ErrUnknownOutcome) || errors.Is(err, ErrNotPersisted) {
-		return err
+	switch {
+	case err == nil, errors.Is(err, ErrUnknownOutcome), errors.Is(err, ErrNotPersisted), isDown(err):
+		return err // moved, or nobody here can tell
 	}
-	return fmt.Errorf("%w: %w", ErrAborted, errors.Join(context.Cause(ctx), err))
+	return fmt.Errorf("%w: %w: %w", ErrAborted, context.Cause(ctx), err)
 }
 
 // migrate blocks for as long as libvirt does.

@@ -38,7 +38,14 @@ func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (a
 	if err := s.settle(ctx, res, rec); err != nil {
 		return api.Incoming{}, api.AsProblem(err).WithPhase("commit")
 	}
-	if err := s.update(e, func(r *reservation) { r.State, r.EndedAt = committed, s.Now() }); err != nil {
+	job, err := s.Hypervisor.CompletedJob(ctx, res.Request.Name)
+	if err != nil {
+		s.Log.Warn("reading the figures of a migration", "instance", res.Request.Name, "error", err)
+	}
+	if err := s.update(e, func(r *reservation) {
+		r.State, r.EndedAt = committed, s.Now()
+		r.Downtime, r.Memory = job.Downtime, job.MemDone
+	}); err != nil {
 		return api.Incoming{}, api.NewProblem("internal", "%w", err).WithPhase("commit")
 	}
 	return s.view(ctx, e), nil

@@ -30,6 +30,9 @@ type reservation struct {
 	Places  []api.IncomingPlace `json:"places"`
 	Error   *api.Problem        `json:"error,omitempty"`
 	EndedAt time.Time           `json:"ended_at"`
+	// Downtime and Memory are the finished migration's.
+	Downtime time.Duration `json:"downtime"`
+	Memory   int64         `json:"memory"`
 }
 
 // madeVolume is a file of the reservation. Temp is written down before the
@@ -151,6 +154,7 @@ func (s *Service) view(ctx context.Context, e *entry) api.Incoming {
 	if s.Address != "" {
 		in.DataURI = "tcp://" + s.Address
 	}
+	in.Downtime, in.MemoryBytes = api.Duration(r.Downtime), r.Memory
 	in.Domain, in.Running = s.domainState(ctx, r.Request)
 	return in
 }

@@ -23,6 +23,8 @@ type Hypervisor interface {
 	CompareCPU(ctx context.Context, domainXML string) (ok bool, detail string, err error)
 	// RefreshPool makes libvirt list a pool anew: it trusts its cached listing.
 	RefreshPool(ctx context.Context, name string) error
+	// CompletedJob gives the figures of the migration that brought a domain.
+	CompletedJob(ctx context.Context, name string) (hypervisor.Job, error)
 }
 
 // Host describes this host, each pool looked up once.

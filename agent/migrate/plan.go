@@ -2,6 +2,8 @@ package migrate
 
 import (
 	"fmt"
+	"path/filepath"
+	"slices"
 
 	"github.com/wherry-kvm/wherry/http/api"
 )
@@ -80,16 +82,37 @@ func skipped(in Input, d Disk) (api.PlanDisk, bool) {
 		pd.Destination = &api.DiskPlace{Kind: d.Kind, Path: d.Path, Format: d.Format, Backing: nil}
 		return pd, true
 	}
-	if p, path, ok := shared(in, d, r.Pool); ok {
-		pd.Reason = SameStorage
-		pd.Destination = &api.DiskPlace{Pool: p.Name, Kind: d.Kind, Path: path, Format: d.Format}
-		if b := d.Backing(); len(b) > 0 {
-			pd.Destination.Backing = &b[0]
-			pd.Destination.Chain = b
-		}
-		return pd, true
+	p, path, ok := shared(in, d, r.Pool)
+	if !ok {
+		return pd, false
 	}
-	return pd, false
+	chain, ok := moved(d, path)
+	if !ok {
+		return pd, false
+	}
+	pd.Reason = SameStorage
+	pd.Destination = &api.DiskPlace{Pool: p.Name, Kind: d.Kind, Path: path, Format: d.Format, Chain: chain}
+	if len(chain) > 0 {
+		pd.Destination.Backing = &chain[0]
+	}
+	return pd, true
+}
+
+// moved gives the backing layers as the destination reaches them when the
+// shared folder has another path there. Only layers in that same folder are
+// known to be reached at all.
+func moved(d Disk, path string) ([]api.Layer, bool) {
+	chain := slices.Clone(d.Backing())
+	if path == d.Path {
+		return chain, true
+	}
+	for i := range chain {
+		if filepath.Dir(chain[i].Path) != filepath.Dir(d.Path) {
+			return nil, false
+		}
+		chain[i].Path = filepath.Join(filepath.Dir(path), filepath.Base(chain[i].Path))
+	}
+	return chain, true
 }
 
 // shared finds the destination's pool that is the disk's own storage: the one

@@ -1,0 +1,97 @@
+package migrate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
+)
+
+// clean removes from this host what the instance has left behind. The instance
+// is safe at the destination, so nothing here fails the migration: what could
+// not be removed is a warning that names it.
+func (m *migration) clean(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	warn := func(format string, args ...any) {
+		m.state.Warnings = append(m.state.Warnings, fmt.Sprintf(format, args...))
+	}
+	if !m.state.Request.KeepSourceVolumes {
+		for _, v := range m.state.Sources {
+			if by, err := m.usedBy(ctx, v.Owned.Path); err != nil || by != "" {
+				warn("source volume %s of disk %s was kept: used by %q (%v)", v.Owned.Path, v.Target, by, err)
+				continue
+			}
+			if err := v.Owned.Remove(); err != nil {
+				warn("source volume %s of disk %s was kept: %v", v.Owned.Path, v.Target, err)
+				continue
+			}
+			if err := m.Templates.DropRef(ctx, v.Owned.Path); err != nil {
+				warn("the template ref of %s remains: %v", v.Owned.Path, err)
+			}
+		}
+	}
+	if len(m.state.Targets) > 0 {
+		if _, err := m.Targets.Modify(ctx, api.TargetsRequest{Targets: m.state.Targets}); err != nil {
+			warn("targets of this host remain connected: %v", err)
+		}
+	}
+	if err := m.Records.Remove(m.ref); err != nil {
+		warn("the record remains: %v", err)
+	}
+	for _, p := range m.pools() {
+		if err := m.Hypervisor.RefreshPool(ctx, p); err != nil {
+			m.Log.Warn("refreshing a pool", "pool", p, "error", err)
+		}
+	}
+	for _, w := range m.state.Warnings {
+		m.Log.Warn("migration", "operation", m.op.ID(), "warning", w)
+	}
+	return nil
+}
+
+func (m *migration) pools() []string {
+	var out []string
+	for _, v := range m.state.Sources {
+		if v.Pool != "" && !slices.Contains(out, v.Pool) {
+			out = append(out, v.Pool)
+		}
+	}
+	return out
+}
+
+// usedBy names another instance of this host whose definition or running chain
+// has the file, compared whole.
+func (m *migration) usedBy(ctx context.Context, path string) (string, error) {
+	domains, err := m.Hypervisor.Domains(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, d := range domains {
+		if d.UUID == m.state.UUID || d.Incoming {
+			continue
+		}
+		for _, inactive := range []bool{false, true} {
+			if inactive && !d.Persistent {
+				continue
+			}
+			xml, err := m.Hypervisor.XML(ctx, d.Name, inactive)
+			if err != nil {
+				continue // gone since the list was made
+			}
+			parsed, err := domainxml.Parse(xml)
+			if err != nil {
+				return "", fmt.Errorf("reading the XML of %q: %w", d.Name, err)
+			}
+			for _, disk := range parsed.Disks {
+				if disk.Source == path || slices.ContainsFunc(disk.Chain, func(b domainxml.BackingLayer) bool { return b.Path == path }) {
+					return d.Name, nil
+				}
+			}
+		}
+	}
+	return "", nil
+}

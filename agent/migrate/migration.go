@@ -1,0 +1,216 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wherry-kvm/wherry/agent/inspect"
+	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
+	"github.com/wherry-kvm/wherry/volume"
+)
+
+// migration is one move of one instance.
+type migration struct {
+	*Service
+	ref   api.Ref
+	peer  Peer
+	op    *operation.Op
+	host  api.Host
+	inst  inspect.Instance
+	in    Input
+	state state
+	watch *watcher
+}
+
+// state is what the journal keeps of a migration, enough to finish it or to
+// take it back after a crash.
+type state struct {
+	Request    api.MigrateRequest `json:"request"`
+	UUID       string             `json:"uuid"`
+	Plan       api.Plan           `json:"plan"`
+	Facts      api.Facts          `json:"facts"` // without the disks' layers
+	Connected  []api.Target       `json:"connected,omitempty"`
+	Connecting bool               `json:"connecting,omitempty"`
+	Reserved   bool               `json:"reserved,omitempty"`
+	Incoming   api.Incoming       `json:"incoming"`
+	Performing bool               `json:"performing,omitempty"`
+	Moved      bool               `json:"moved,omitempty"`
+	Committed  bool               `json:"committed,omitempty"`
+	// Sources are the volumes that are removed once the destination confirms.
+	Sources  []sourceVolume           `json:"sources,omitempty"`
+	Targets  []api.Target             `json:"targets,omitempty"` // of this host, released at the end
+	Phases   map[string]time.Duration `json:"phases"`
+	Disk     int64                    `json:"disk"`
+	Memory   int64                    `json:"memory"`
+	Warnings []string                 `json:"warnings,omitempty"`
+}
+
+// sourceVolume is a file of this host that the migration replaces.
+type sourceVolume struct {
+	Target string       `json:"target"`
+	Pool   string       `json:"pool"`
+	Owned  volume.Owned `json:"owned"`
+}
+
+func (s *Service) newMigration(ref api.Ref, r api.MigrateRequest) (*migration, error) {
+	peer, err := s.Dial(r.Destination)
+	if err != nil {
+		return nil, api.NewProblem("bad-request", "%w", err).WithField("destination", err.Error())
+	}
+	return &migration{Service: s, ref: ref, peer: peer,
+		state: state{Request: r, Phases: map[string]time.Duration{}}}, nil
+}
+
+// inspect finds out what the instance stands on.
+func (m *migration) inspect(ctx context.Context) error {
+	var err error
+	if m.host, err = m.Host.Host(ctx); err != nil {
+		return err
+	}
+	if m.inst, err = m.Inspector.Inspect(ctx, m.ref, m.host.Pools); err != nil {
+		return err
+	}
+	if !m.inst.Domain.Active() || m.inst.Domain.Incoming {
+		return api.NewProblem("precondition", "%q is %s: only a running instance can be moved live", m.ref, m.inst.Domain.State).
+			WithHint("start it first")
+	}
+	m.state.UUID = m.inst.Domain.UUID
+	m.in = Input{Request: m.state.Request, Instance: Instance{Ref: m.ref, UUID: m.inst.Domain.UUID, HostUUID: m.host.UUID,
+		Blockers: append(append([]string{}, m.inst.Parsed.HostDevices...), m.inst.Parsed.OtherBlockers...)}}
+	if m.inst.Domain.Snapshots > 0 {
+		if m.in.Instance.Snapshots, err = m.Hypervisor.Snapshots(ctx, m.ref.Name); err != nil {
+			return inspect.Problem(m.ref, err)
+		}
+	}
+	for _, d := range m.inst.Disks {
+		disk, err := m.disk(ctx, d)
+		if err != nil {
+			return err
+		}
+		m.in.Instance.Disks = append(m.in.Instance.Disks, disk)
+	}
+	return nil
+}
+
+// disk adds what only the plan needs: digests of the frozen layers, and which
+// of them could be staged.
+func (m *migration) disk(ctx context.Context, d inspect.Disk) (Disk, error) {
+	out := Disk{Disk: d.Disk, ClusterSize: d.ClusterSize, Compat: d.Compat, ExtendedL2: d.ExtendedL2,
+		Endpoint: d.Endpoint, Issues: d.Issues, RefMissing: m.Inspector.RefMissing(d, m.inst.Record), Stageable: map[string]string{}}
+	for _, p := range m.host.Pools {
+		if p.Name == d.Pool && d.Pool != "" {
+			out.PoolIdentity = p.Identity
+		}
+	}
+	if out.Media() {
+		return out, nil
+	}
+	for i := 1; i < len(out.Chain); i++ {
+		l := &out.Chain[i]
+		digest, err := m.Digester.Digest(ctx, l.Path)
+		if ctx.Err() != nil {
+			return out, context.Cause(ctx)
+		}
+		if err != nil {
+			out.Issues = append(out.Issues, api.Reason{Code: "chain-unsafe", Detail: fmt.Sprintf("backing layer %s cannot be read: %v", l.Path, err)})
+			continue
+		}
+		l.Digest = digest
+		if l.Template != "" {
+			if t, ok := m.Templates.Record(l.Template); ok && t.RemovedAt == nil {
+				out.Stageable[l.Path] = l.Template
+			}
+		}
+	}
+	return out, nil
+}
+
+// offer asks the destination, once, what it would take. Probe files stand
+// beside the disks while it looks.
+func (m *migration) offer(ctx context.Context) error {
+	xml, err := m.Hypervisor.XMLMigratable(ctx, m.ref.Name)
+	if err != nil {
+		return inspect.Problem(m.ref, err)
+	}
+	r := api.FactsRequest{Project: m.ref.Project, Name: m.ref.Name, UUID: m.in.Instance.UUID, HostUUID: m.host.UUID, DomainXML: xml, Disks: []api.FactsDisk{}}
+	probes := newProbes(m.Log)
+	defer probes.remove()
+	for _, d := range m.in.Instance.Disks {
+		switch {
+		case d.Empty():
+		case d.Media():
+			r.Media = append(r.Media, d.Path)
+		default:
+			r.Disks = append(r.Disks, api.FactsDisk{Target: d.Target, Pool: d.Pool, Path: d.Path, Kind: d.Kind, Size: d.Size,
+				Chain: d.Chain, Probe: probes.beside(d)})
+		}
+	}
+	facts, err := m.peer.Facts(ctx, r)
+	if err != nil {
+		return peerProblem(err, m.state.Request.Destination)
+	}
+	m.in.Destination = facts
+	m.state.Facts = facts
+	m.state.Facts.Disks = nil
+	return nil
+}
+
+// decide makes the plan, or refuses with every reason.
+func (m *migration) decide(context.Context) error {
+	plan, refusals := Decide(m.in)
+	m.state.Plan = plan
+	if len(refusals) == 0 {
+		return nil
+	}
+	detail := refusals[0].Detail
+	if len(refusals) > 1 {
+		detail = fmt.Sprintf("%s (and %d more reasons)", detail, len(refusals)-1)
+	}
+	p := api.NewProblem("refused", "%s", detail).WithReasons(refusals).
+		WithHint("nothing was touched; see the reasons")
+	if len(refusals) == 1 {
+		p.Disk = refusals[0].Disk
+	}
+	return p
+}
+
+// peerProblem keeps the peer's own words and adds who said them.
+func peerProblem(err error, peer string) error {
+	var p *api.Problem
+	if !errors.As(err, &p) {
+		return api.NewProblem("peer-failed", "%s: %w", peer, err)
+	}
+	if p.Code == "peer-unreachable" && p.Hint == "" {
+		p.Hint = fmt.Sprintf("check that the agent runs at %s and that both hosts trust the same CA", peer)
+	}
+	return err
+}
+
+// rewrites says, for each disk of the plan, how it looks at the destination.
+func (m *migration) rewrites() []domainxml.DiskRewrite {
+	var out []domainxml.DiskRewrite
+	for _, d := range m.state.Plan.Disks {
+		if d.Destination == nil {
+			continue
+		}
+		place := *d.Destination
+		for _, p := range m.state.Incoming.Disks {
+			if p.Target == d.Target {
+				place.Path, place.Format, place.Chain = p.Path, p.Format, p.Chain
+			}
+		}
+		if d.Action == api.ActionSkip && place.Path == d.Source.Path {
+			continue
+		}
+		w := domainxml.DiskRewrite{OldSource: d.Source.Path, Target: d.Target, Type: place.Kind, Source: place.Path, Format: place.Format}
+		for _, l := range place.Chain {
+			w.Backing = append(w.Backing, domainxml.BackingLayer{Path: l.Path, Format: l.Format, Type: "file"})
+		}
+		out = append(out, w)
+	}
+	return out
+}

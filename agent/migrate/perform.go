@@ -1,0 +1,231 @@
+package migrate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wherry-kvm/wherry/agent/inspect"
+	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
+)
+
+// Causes that end a migration from here.
+var (
+	errStalled = errors.New("no byte moved within the stall timeout")
+	errTimeout = errors.New("the migration's timeout is over")
+)
+
+// perform has libvirt carry the instance over, and makes sure of what came of
+// it.
+func (m *migration) perform(ctx context.Context) error {
+	params, err := m.params(ctx)
+	if err != nil {
+		return err
+	}
+	m.state.Performing = true
+	if err := m.save(); err != nil {
+		return err
+	}
+	// The agent may stop while libvirt goes on by itself: then nothing is
+	// aborted, and the next start adopts the migration.
+	moving, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() {
+		if !errors.Is(context.Cause(ctx), operation.ErrShutdown) {
+			cancel(context.Cause(ctx))
+		}
+	})
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- m.Mover.Migrate(moving, m.ref.Name, params) }()
+	w := m.newWatcher(cancel)
+	err = w.follow(ctx, done)
+	m.state.Disk, m.state.Memory = w.moved()
+	if errors.Is(err, operation.ErrShutdown) {
+		return err
+	}
+	return m.conclude(ctx, err)
+}
+
+// conclude finds out where the instance runs after libvirt's call returned.
+func (m *migration) conclude(ctx context.Context, err error) error {
+	if err == nil || errors.Is(err, hypervisor.ErrNotPersisted) {
+		if err != nil {
+			m.state.Warnings = append(m.state.Warnings, fmt.Sprintf("the destination did not keep the definition: %v", err))
+		}
+		m.state.Moved = true
+		return nil
+	}
+	ctx, stop := detach(ctx)
+	defer stop()
+	verdict, why, settleErr := m.settle(ctx)
+	switch {
+	case settleErr != nil:
+		return settleErr
+	case verdict == KeepDestination:
+		m.state.Moved = true
+		m.state.Warnings = append(m.state.Warnings, fmt.Sprintf("libvirt reported %v, but %s", err, why))
+		return nil
+	case verdict == KeepSource:
+		return m.moveProblem(err)
+	}
+	return m.needsDecision(why, err)
+}
+
+func (m *migration) needsDecision(why string, err error) error {
+	m.op.DropUndo()
+	return api.NewProblem("needs-decision", "%s; libvirt said: %w", why, err).
+		WithHint("nothing was destroyed. Look at %q on both hosts with `virsh domstate --reason`, and destroy the copy that is not to go on", m.ref.Name)
+}
+
+// moveProblem says why libvirt did not move the instance. The instance runs on
+// at the source.
+func (m *migration) moveProblem(err error) error {
+	code, hint := "migration-failed", "the instance runs on at the source, untouched"
+	switch {
+	case errors.Is(err, errStalled):
+		code = "stalled"
+	case errors.Is(err, errTimeout):
+		code = "timeout"
+	case errors.Is(err, operation.ErrCancelled):
+		code = "cancelled"
+	}
+	p := api.NewProblem(code, "%w", err).WithHint("%s", hint)
+	for _, d := range m.state.Plan.Disks {
+		if d.Action == api.ActionCopy && mentions(err.Error(), d.Target) {
+			p.Disk = d.Target
+		}
+	}
+	return p
+}
+
+// mentions finds libvirt's way of naming a disk in its error texts. It only
+// adds the disk's name to an error, and decides nothing.
+func mentions(text, target string) bool {
+	word := func(b byte) bool {
+		return b == '_' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
+	}
+	for i := 0; i+len(target) <= len(text); i++ {
+		if text[i:i+len(target)] == target && (i == 0 || !word(text[i-1])) && (i+len(target) == len(text) || !word(text[i+len(target)])) {
+			return true
+		}
+	}
+	return false
+}
+
+// params makes libvirt's parameters from the plan. Live and persistent XML are
+// both rewritten: libvirt 9.0 would keep this host's paths in the definition.
+func (m *migration) params(ctx context.Context) (hypervisor.MigrateParams, error) {
+	r := m.state.Request
+	p := hypervisor.MigrateParams{DestURI: m.state.Facts.LibvirtURI, Incremental: Incremental(m.state.Plan),
+		AutoConverge: r.AutoConverge, PostCopy: r.PostCopy, TLS: m.TLS,
+		BandwidthMiB: uint64((cmp.Or(r.Bandwidth, m.Bandwidth) + 1<<20 - 1) >> 20)}
+	if a := m.state.Facts.Address; a != "" {
+		p.MigrateURI = migrateURI(a)
+	}
+	for _, d := range m.state.Plan.Disks {
+		if d.Action == api.ActionCopy {
+			p.Disks = append(p.Disks, d.Target)
+		}
+	}
+	options := domainxml.RewriteOptions{Disks: m.rewrites(), GraphicsListen: m.state.Facts.GraphicsListen}
+	live, err := m.Hypervisor.XMLMigratable(ctx, m.ref.Name)
+	if err != nil {
+		return p, inspect.Problem(m.ref, err)
+	}
+	if p.DestXML, err = domainxml.Rewrite(live, options); err != nil {
+		return p, api.NewProblem("internal", "rewriting the XML: %w", err)
+	}
+	d, err := m.Hypervisor.Domain(ctx, m.ref.Name)
+	if err != nil {
+		return p, inspect.Problem(m.ref, err)
+	}
+	if !d.Persistent {
+		return p, nil
+	}
+	next, err := m.Hypervisor.XML(ctx, m.ref.Name, true)
+	if err != nil {
+		return p, inspect.Problem(m.ref, err)
+	}
+	if p.PersistXML, err = domainxml.Rewrite(next, options); err != nil {
+		return p, api.NewProblem("internal", "rewriting the persistent XML: %w", err).
+			WithHint("the definition for the next start names other disks than the running instance; compare `virsh dumpxml` with `virsh dumpxml --inactive`")
+	}
+	return p, nil
+}
+
+func migrateURI(address string) string {
+	for i := range len(address) {
+		if address[i] == ':' {
+			return "tcp://[" + address + "]"
+		}
+	}
+	return "tcp://" + address
+}
+
+// settlePatience is how long both hosts are asked before a person is.
+const settlePatience = 2 * time.Minute
+
+// settle asks both hosts where the instance is until they give a clear answer.
+func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
+	deadline := m.Now().Add(settlePatience)
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		src, dst := m.sourceSide(ctx), m.destinationSide(ctx)
+		verdict, why := Settle(src, dst, m.Now().Before(deadline))
+		if verdict != Wait {
+			m.Log.Info("where the instance is", "operation", m.op.ID(), "verdict", verdict, "why", why)
+			return verdict, why, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return Undecided, why, context.Cause(ctx)
+		}
+	}
+}
+
+func (m *migration) sourceSide(ctx context.Context) Side {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	d, err := m.Hypervisor.Domain(ctx, m.ref.Name)
+	switch {
+	case errors.Is(err, hypervisor.ErrNoDomain):
+		return Side{}
+	case err != nil:
+		return Side{State: "unknown"}
+	case d.UUID != m.state.UUID:
+		return Side{}
+	}
+	s := Side{State: string(d.State), Reason: d.Reason}
+	if d.Active() {
+		if job, err := m.Mover.Job(ctx, m.ref.Name); err == nil {
+			s.Job = job.Kind == hypervisor.JobOutgoing && job.Phase != hypervisor.PhaseDone
+		}
+	}
+	return s
+}
+
+func (m *migration) destinationSide(ctx context.Context) Side {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	in, err := m.peer.Renew(ctx, m.op.ID())
+	switch {
+	case api.CodeOf(err) == "not-found":
+		return Side{} // its lease ran out: it made sure that nothing runs there
+	case err != nil:
+		return Side{State: "unknown"}
+	case in.Running:
+		return Side{State: "running"}
+	}
+	if len(in.Domain) > 7 && in.Domain[:7] == "unknown" {
+		return Side{State: "unknown"}
+	}
+	return Side{State: in.Domain}
+}

@@ -1,0 +1,160 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+// libvirtPatience is how long a recovery waits for this host's libvirt.
+const libvirtPatience = 2 * time.Minute
+
+// recover finishes or takes back a migration that an earlier run of the agent
+// left. Libvirt may have carried it on meanwhile, so both hosts are asked where
+// the instance is; memory of what was intended decides nothing.
+func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
+	var st state
+	found, err := op.Load("migration", &st)
+	if err != nil {
+		return nil, err
+	}
+	if !found || (!st.Connecting && !st.Reserved) {
+		return nil, interrupted("before anything was touched")
+	}
+	m, err := s.newMigration(op.Ref(), st.Request)
+	if err != nil {
+		return nil, err
+	}
+	m.op, m.state = op, st
+	if m.state.Phases == nil {
+		m.state.Phases = map[string]time.Duration{}
+	}
+	result, err := m.resume(ctx)
+	m.observe(err)
+	return result, err
+}
+
+func interrupted(when string) *api.Problem {
+	return api.NewProblem("interrupted", "the agent was interrupted %s; the instance runs on at the source", when).
+		WithHint("ask for the migration again")
+}
+
+func (m *migration) resume(ctx context.Context) (any, error) {
+	if m.state.Committed {
+		return m.finish(ctx)
+	}
+	if m.state.Performing && !m.state.Moved {
+		if err := m.awaitLibvirt(ctx); err != nil {
+			return nil, err
+		}
+		if err := m.step(ctx, phasePerform, m.adopt); err != nil {
+			return nil, err
+		}
+	}
+	if m.state.Moved {
+		return m.finish(ctx)
+	}
+	m.undoable()
+	return nil, interrupted("before the instance moved")
+}
+
+// undoable pushes what the lost process would have undone.
+func (m *migration) undoable() {
+	if len(m.state.Connected) > 0 {
+		m.op.Undo("disconnect targets at the destination", m.disconnect)
+	}
+	if m.state.Reserved {
+		m.op.Undo("take back what the destination prepared", m.unreserve)
+	}
+}
+
+// awaitLibvirt waits until this host's libvirt answers.
+func (m *migration) awaitLibvirt(ctx context.Context) error {
+	deadline := time.NewTimer(libvirtPatience)
+	defer deadline.Stop()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := m.Hypervisor.Domain(ctx, m.ref.Name)
+		if err == nil || errors.Is(err, hypervisor.ErrNoDomain) {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return api.NewProblem("needs-decision", "libvirt does not answer: %w", err)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// adopt follows a migration that libvirt carries on without its caller, and
+// concludes it.
+func (m *migration) adopt(ctx context.Context) error {
+	if d, err := m.Hypervisor.Domain(ctx, m.ref.Name); err == nil {
+		m.inst.Domain = d
+	}
+	adopted, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() {
+		if !errors.Is(context.Cause(ctx), operation.ErrShutdown) {
+			cancel(context.Cause(ctx))
+		}
+	})
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- m.jobEnd(adopted) }()
+	w := m.newWatcher(cancel)
+	err := w.follow(ctx, done)
+	m.state.Disk, m.state.Memory = w.moved()
+	if errors.Is(err, operation.ErrShutdown) {
+		return err
+	}
+	asking, release := detach(ctx)
+	defer release()
+	verdict, why, settleErr := m.settle(asking)
+	switch {
+	case settleErr != nil:
+		return settleErr
+	case verdict == KeepDestination:
+		m.state.Moved = true
+		return nil
+	case verdict == KeepSource:
+		m.undoable()
+		if err != nil {
+			return m.moveProblem(err)
+		}
+		return interrupted(fmt.Sprintf("while the instance was being moved, and libvirt did not finish (%s)", why))
+	}
+	return m.needsDecision(why, errors.Join(err, errors.New("its caller was interrupted")))
+}
+
+// jobEnd returns when no outgoing migration is left on this host. When ctx ends
+// it aborts the migration and waits on.
+func (m *migration) jobEnd(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	ask := context.WithoutCancel(ctx)
+	var cause error
+	stop := ctx.Done()
+	for {
+		if side := m.sourceSide(ask); !side.Job && side.State != "unknown" {
+			return cause
+		}
+		select {
+		case <-tick.C:
+		case <-stop:
+			stop = nil
+			cause = context.Cause(ctx)
+			if err := m.Mover.Abort(ask, m.ref.Name); err != nil {
+				m.Log.Warn("aborting an adopted migration", "operation", m.op.ID(), "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package migrate
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/wherry-kvm/wherry/agent/inspect"
+	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/agent/record"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+	"github.com/wherry-kvm/wherry/volume"
+)
+
+// Hypervisor is what a migration reads of libvirt.
+type Hypervisor interface {
+	Domain(ctx context.Context, name string) (hypervisor.Domain, error)
+	Domains(ctx context.Context) ([]hypervisor.Domain, error)
+	XML(ctx context.Context, name string, inactive bool) (string, error)
+	XMLMigratable(ctx context.Context, name string) (string, error)
+	Snapshots(ctx context.Context, name string) ([]string, error)
+	RefreshPool(ctx context.Context, name string) error
+}
+
+// Mover carries a domain to another host.
+type Mover interface {
+	// Migrate blocks until libvirt is done. When ctx ends it aborts and waits;
+	// hypervisor.ErrAborted says that the domain runs on here,
+	// hypervisor.ErrUnknownOutcome that only both hosts can tell.
+	Migrate(ctx context.Context, name string, p hypervisor.MigrateParams) error
+	Job(ctx context.Context, name string) (hypervisor.Job, error)
+	BlockJobs(ctx context.Context, name string) ([]hypervisor.BlockJob, error)
+	SetMaxDowntime(ctx context.Context, name string, d time.Duration) error
+	Abort(ctx context.Context, name string) error
+	Destroy(ctx context.Context, name string) error
+}
+
+// Inspector looks at an instance's disks.
+type Inspector interface {
+	Inspect(ctx context.Context, ref api.Ref, pools []api.Pool) (inspect.Instance, error)
+	RefMissing(d inspect.Disk, rec *api.Record) bool
+}
+
+// Host describes this host, each pool looked up once.
+type Host interface {
+	Host(ctx context.Context) (api.Host, error)
+}
+
+// Templates is what a migration asks of the registry.
+type Templates interface {
+	// Record gives a template as it is registered here.
+	Record(id string) (api.Template, bool)
+	// DropRef removes the ref of a volume; none is no error.
+	DropRef(ctx context.Context, volume string) error
+}
+
+// Targets connects storage on this host.
+type Targets interface {
+	Modify(ctx context.Context, r api.TargetsRequest) (api.TargetsResponse, error)
+}
+
+// Peer is another host's agent. Errors are *api.Problem; one that could not be
+// reached has the code "peer-unreachable".
+type Peer interface {
+	Facts(ctx context.Context, r api.FactsRequest) (api.Facts, error)
+	Reserve(ctx context.Context, r api.IncomingRequest) (api.Incoming, error)
+	Renew(ctx context.Context, id string) (api.Incoming, error)
+	Commit(ctx context.Context, id string, c api.CommitRequest) (api.Incoming, error)
+	Remove(ctx context.Context, id string) error
+	Modify(ctx context.Context, r api.TargetsRequest) (api.TargetsResponse, error)
+}
+
+// Observer hears of finished migrations, for metrics.
+type Observer interface {
+	MigrationDone(mode, result string, phases map[string]time.Duration, downtime time.Duration, disk, memory int64)
+}
+
+// Options are the service's collaborators and settings.
+type Options struct {
+	Hypervisor   Hypervisor
+	Mover        Mover
+	Inspector    Inspector
+	Host         Host
+	Templates    Templates
+	Targets      Targets
+	Records      record.Dir
+	Digester     *volume.Digester
+	Operations   *operation.Engine
+	Dial         func(url string) (Peer, error)
+	Observer     Observer
+	Log          *slog.Logger
+	Now          func() time.Time
+	SelfURL      string        // where peers reach this agent, for staging; "" = not at all
+	TLS          bool          // encrypt what QEMU sends
+	Timeout      time.Duration // of a whole migration unless the request says; 0 = none
+	StallTimeout time.Duration // without one byte moved
+	MaxDowntime  time.Duration // unless the request says; 0 = QEMU's own
+	Bandwidth    int64         // bytes per second for each stream, unless the request says; 0 = none
+	Lease        time.Duration // of the destination's reservation
+}
+
+// Service plans and carries out migrations from this host.
+type Service struct{ Options }
+
+// New makes the service and registers how its operations are recovered.
+func New(o Options) *Service {
+	s := &Service{Options: o}
+	o.Operations.Recover(Kind, s.recover)
+	return s
+}
+
+// Kind of the operation.
+const Kind = "migrate"
+
+// Plan decides about a migration and changes nothing. A refused plan is an
+// error of code "refused" with every reason.
+func (s *Service) Plan(ctx context.Context, ref api.Ref, r api.MigrateRequest) (api.Plan, error) {
+	m, err := s.newMigration(ref, r)
+	if err != nil {
+		return api.Plan{}, err
+	}
+	for _, step := range []func(context.Context) error{m.inspect, m.offer, m.decide} {
+		if err := step(ctx); err != nil {
+			return api.Plan{}, err
+		}
+	}
+	return m.state.Plan, nil
+}
+
+// Migrate starts a migration. It returns when the plan is accepted, so that a
+// refusal is the answer of the call itself, and the operation goes on.
+func (s *Service) Migrate(ctx context.Context, ref api.Ref, r api.MigrateRequest, k api.Idempotency) (api.Operation, error) {
+	m, err := s.newMigration(ref, r)
+	if err != nil {
+		return api.Operation{}, err
+	}
+	decided := make(chan error, 1)
+	started := make(chan struct{})
+	op, err := s.Operations.Start(ctx, operation.Spec{Kind: Kind, Project: ref.Project, Instance: ref.Name, Key: k, Request: r, Cancellable: true},
+		func(ctx context.Context, op *operation.Op) (any, error) {
+			close(started)
+			return m.run(ctx, op, decided)
+		})
+	if err != nil {
+		return api.Operation{}, err
+	}
+	if op.ID == "" || op.Ended() {
+		return op, nil
+	}
+	select {
+	case <-started:
+	case <-time.After(time.Second):
+		return op, nil // the same request again: its operation runs already
+	case <-ctx.Done():
+		return op, nil
+	}
+	select {
+	case err := <-decided:
+		if err != nil {
+			return api.Operation{}, api.AsProblem(err).WithOperation(op.ID)
+		}
+		return s.Operations.Get(ctx, op.ID)
+	case <-ctx.Done():
+		return op, nil
+	}
+}

@@ -82,15 +82,20 @@ func (c PowerFlex) Connect(ctx context.Context, t Target) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", context.Cause(ctx)
 	}
-	if ok, err := present(path); ok || err != nil {
-		return path, err
+	if ok, err := present(path); err != nil {
+		return "", err
+	} else if ok {
+		return path, nil
 	}
 	if len(c.Rescan) > 0 {
 		if _, err := c.Runner.Run(ctx, c.Rescan[0], c.Rescan[1:]...); err != nil {
 			return "", err
 		}
 	}
-	return path, c.await(ctx, path)
+	if err := c.await(ctx, path); err != nil {
+		return "", err
+	}
+	return path, nil
 }
 
 // await polls for path: udev makes its names some time after the rescan.

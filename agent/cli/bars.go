@@ -17,6 +17,10 @@ import (
 // barWidth leaves room for name, sizes, rate and ETA on 100 columns.
 const barWidth = 30
 
+// barRefresh is how often the screen is drawn anew; the figures come about
+// once a second.
+const barRefresh = 200 * time.Millisecond
+
 // barView draws a bar for each disk and for the memory below a line that says
 // in which phase the operation is.
 type barView struct {
@@ -71,7 +75,7 @@ func (v *barView) stop() {
 }
 
 func (v *barView) open() {
-	v.container = mpb.New(mpb.WithOutput(v.w), mpb.WithAutoRefresh(), mpb.WithRefreshRate(barInterval/2), mpb.WithWidth(barWidth))
+	v.container = mpb.New(mpb.WithOutput(v.w), mpb.WithAutoRefresh(), mpb.WithRefreshRate(barRefresh), mpb.WithWidth(barWidth))
 	v.parts = map[string]*bar{}
 	v.head = &bar{}
 	v.head.say("")

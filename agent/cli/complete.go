@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/http/client"
 )
 
 // completionTimeout bounds what a person waits for after pressing Tab.
@@ -33,7 +34,7 @@ func (a *app) complete(cmd *cobra.Command, args []string, names func(context.Con
 
 func (a *app) completeInstances(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return a.complete(cmd, args, func(ctx context.Context, g agent) ([]string, error) {
-		instances, err := g.Instances(ctx, a.global.project)
+		instances, err := g.Instances(ctx, a.global.projects())
 		var out []string
 		for _, i := range instances {
 			name := api.Ref{Project: i.Project, Name: i.Name}.String()
@@ -59,7 +60,7 @@ func (a *app) completeTemplates(cmd *cobra.Command, args []string, _ string) ([]
 
 func (a *app) completeOperations(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return a.complete(cmd, args, func(ctx context.Context, g agent) ([]string, error) {
-		ops, err := g.Operations(ctx, "", "")
+		ops, err := g.Operations(ctx, client.OperationFilter{})
 		var out []string
 		for _, op := range ops {
 			out = append(out, cobra.CompletionWithDesc(op.ID, op.Kind+" "+op.Instance+" "+op.Status))

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/http/client"
 )
 
 // The exit statuses of the wire contract.
@@ -28,7 +29,7 @@ func exitStatus(err error) int {
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage
 	}
-	if _, ok := errors.AsType[*unreachableError](err); ok {
+	if _, ok := errors.AsType[*client.Unreachable](err); ok {
 		return exitUnreachable
 	}
 	if p, ok := errors.AsType[*api.Problem](err); ok {
@@ -61,17 +62,6 @@ func usage(command *cobra.Command, err error) error {
 func usagef(command *cobra.Command, format string, args ...any) error {
 	return usage(command, fmt.Errorf(format, args...))
 }
-
-// unreachableError says that no agent answered.
-type unreachableError struct {
-	agent string
-	err   error
-}
-
-func (e *unreachableError) Error() string {
-	return fmt.Sprintf("no agent answers at %s: %v", e.agent, e.err)
-}
-func (e *unreachableError) Unwrap() error { return e.err }
 
 // noArgs refuses any argument; for a command with subcommands it suggests one.
 func noArgs(cmd *cobra.Command, args []string) error {

@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,16 +12,8 @@ import (
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
-const (
-	// Bars move smoothly at this rate; lines need no more than one look a second.
-	barInterval  = 300 * time.Millisecond
-	lineInterval = time.Second
-	// patience is how long an agent may be away, as while it is restarted: the
-	// operation is in its journal and goes on when it is back.
-	patience = 30 * time.Second
-	// cancelTimeout bounds the request to cancel, not the undoing.
-	cancelTimeout = 30 * time.Second
-)
+// cancelTimeout bounds the request to cancel, not the undoing.
+const cancelTimeout = 30 * time.Second
 
 // leftError says that the operation runs on without anybody waiting for it.
 type leftError struct{ id string }
@@ -46,11 +37,11 @@ func (a *app) follow(ctx context.Context, g operationReader, op api.Operation) (
 	defer giveBack()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	view, interval := a.newView()
+	view := a.newView()
 	f := follower{app: a, calls: g, view: view, op: op, interactive: isTerminal(a.in) && isTerminal(a.err)}
 	defer view.stop()
 	view.update(op)
-	return f.run(ctx, received, poll(ctx, g, op.ID, interval))
+	return f.run(ctx, received, watch(ctx, g, op.ID))
 }
 
 // follower is the state of following one operation.
@@ -128,7 +119,7 @@ func (f *follower) answered(ctx context.Context, answer string, open bool) error
 		f.cancelling = true
 		ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
 		defer cancel()
-		op, err := f.calls.CancelOperation(ctx, f.op.ID)
+		op, err := f.calls.Cancel(ctx, f.op.ID)
 		if err != nil {
 			return fmt.Errorf("cancel operation %s: %w", f.op.ID, err)
 		}
@@ -154,50 +145,25 @@ type update struct {
 	err error
 }
 
-// poll looks at the operation once per interval, and at once when it ends,
-// until it has ended, ctx ends, or looking fails for good.
-func poll(ctx context.Context, g operationReader, id string, interval time.Duration) <-chan update {
+// watch sends each look at the operation, the last one too, until it has
+// ended, ctx ends, or looking fails for good.
+func watch(ctx context.Context, g operationReader, id string) <-chan update {
 	updates := make(chan update)
+	send := func(u update) {
+		select {
+		case updates <- u:
+		case <-ctx.Done():
+		}
+	}
 	go func() {
-		var awaySince time.Time
-		for {
-			began := time.Now()
-			op, err := g.Operation(ctx, id, interval)
-			if ctx.Err() != nil {
-				return // the reader knows
+		op, err := g.WaitOperation(ctx, id, func(op api.Operation) {
+			if !op.Ended() {
+				send(update{op: op})
 			}
-			if _, away := errors.AsType[*unreachableError](err); away {
-				if awaySince.IsZero() {
-					awaySince = began
-				}
-				if time.Since(awaySince) < patience && sleep(ctx, interval) {
-					continue
-				}
-			} else {
-				awaySince = time.Time{}
-			}
-			select {
-			case updates <- update{op, err}:
-			case <-ctx.Done():
-				return
-			}
-			// An agent that answers before the time is over is not asked faster.
-			if err != nil || op.Ended() || !sleep(ctx, interval-time.Since(began)) {
-				return
-			}
+		})
+		if ctx.Err() == nil { // else the reader knows
+			send(update{op, err})
 		}
 	}()
 	return updates
-}
-
-// sleep waits, and says whether ctx let it.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

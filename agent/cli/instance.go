@@ -19,7 +19,7 @@ func (a *app) instanceCommands() []*cobra.Command {
 		Short:   "List the instances of the host, registered or not",
 		Args:    noArgs,
 		RunE: a.withAgent(func(ctx context.Context, g agent, _ []string) error {
-			instances, err := g.Instances(ctx, a.global.project)
+			instances, err := g.Instances(ctx, a.global.projects())
 			if err != nil {
 				return failed("list the instances", err)
 			}
@@ -60,7 +60,7 @@ func (a *app) withAgent(do func(ctx context.Context, g agent, args []string) err
 	return func(cmd *cobra.Command, args []string) error {
 		g, err := a.dial(a.global)
 		if err != nil {
-			return err
+			return usage(cmd, err)
 		}
 		return do(cmd.Context(), g, args)
 	}

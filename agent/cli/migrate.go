@@ -44,7 +44,7 @@ Ctrl-C asks whether to cancel the migration or to leave it running.`,
 		Args:              exactArgs("NAME", "DEST"),
 		ValidArgsFunction: a.completeInstances,
 		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
-			op, err := g.Migrate(ctx, a.global.ref(args[0]), flags.request(args[1]))
+			op, err := g.Migrate(ctx, a.global.ref(args[0]), flags.request(args[1]), newKey())
 			return a.finish(ctx, g, "migrate "+args[0], op, err, noWait)
 		}),
 	}

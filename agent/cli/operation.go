@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/http/client"
 )
 
 func (a *app) operationCommand() *cobra.Command {
@@ -18,22 +19,23 @@ func (a *app) operationCommand() *cobra.Command {
 }
 
 func (a *app) operationListCommand() *cobra.Command {
-	var instance, status string
+	var filter client.OperationFilter
 	cmd := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List the operations that the agent remembers",
 		Args:    noArgs,
 		RunE: a.withAgent(func(ctx context.Context, g agent, _ []string) error {
-			ops, err := g.Operations(ctx, instance, status)
+			filter.Project = a.global.project
+			ops, err := g.Operations(ctx, filter)
 			if err != nil {
 				return failed("list the operations", err)
 			}
 			return a.print(api.OperationList{Operations: ops}, func(w io.Writer) { operationTable(w, ops) })
 		}),
 	}
-	cmd.Flags().StringVar(&instance, "instance", "", "only those of this instance")
-	cmd.Flags().StringVar(&status, "status", "", "only those of this status: pending, running, succeeded, failed, cancelled, needs_decision")
+	cmd.Flags().StringVar(&filter.Instance, "instance", "", "only those of this instance")
+	cmd.Flags().StringVar(&filter.Status, "status", "", "only those of this status: pending, running, succeeded, failed, cancelled, needs_decision")
 	return cmd
 }
 
@@ -44,7 +46,7 @@ func (a *app) operationInfoCommand() *cobra.Command {
 		Args:              exactArgs("ID"),
 		ValidArgsFunction: a.completeOperations,
 		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
-			op, err := g.Operation(ctx, args[0], 0)
+			op, err := g.Operation(ctx, args[0])
 			if err != nil {
 				return failed("show operation "+args[0], err)
 			}
@@ -66,7 +68,7 @@ func (a *app) operationWaitCommand() *cobra.Command {
 				ctx, cancel = context.WithTimeout(ctx, timeout)
 				defer cancel()
 			}
-			op, err := g.Operation(ctx, args[0], 0)
+			op, err := g.Operation(ctx, args[0])
 			return a.finish(ctx, g, "wait for "+args[0], op, err, false)
 		}),
 	}
@@ -82,7 +84,7 @@ func (a *app) operationCancelCommand() *cobra.Command {
 		Args:              exactArgs("ID"),
 		ValidArgsFunction: a.completeOperations,
 		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
-			op, err := g.CancelOperation(ctx, args[0])
+			op, err := g.Cancel(ctx, args[0])
 			if err != nil {
 				return failed("cancel operation "+args[0], err)
 			}

@@ -44,7 +44,7 @@ func (a *app) createCommand() *cobra.Command {
 		}
 		ref := a.global.ref(args[0])
 		r.Name, r.DiskSize, r.Memory = ref.Name, int64(diskSize), int64(memory)
-		op, err := g.Create(ctx, ref.Project, r)
+		op, err := g.Create(ctx, ref.Project, r, newKey())
 		return a.finish(ctx, g, "create "+args[0], op, err, noWait)
 	})
 	f := cmd.Flags()
@@ -68,7 +68,7 @@ func (a *app) startCommand() *cobra.Command {
 		Args:              exactArgs("NAME"),
 		ValidArgsFunction: a.completeInstances,
 		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
-			op, err := g.Start(ctx, a.global.ref(args[0]))
+			op, err := g.Start(ctx, a.global.ref(args[0]), newKey())
 			return a.finish(ctx, g, "start "+args[0], op, err, noWait)
 		}),
 	}
@@ -89,7 +89,7 @@ timeout runs on, and the command fails, unless --on-timeout force says otherwise
 		ValidArgsFunction: a.completeInstances,
 		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
 			r.Timeout = api.Duration(timeout)
-			op, err := g.Stop(ctx, a.global.ref(args[0]), r)
+			op, err := g.Stop(ctx, a.global.ref(args[0]), r, newKey())
 			return a.finish(ctx, g, "stop "+args[0], op, err, noWait)
 		}),
 	}
@@ -111,7 +111,7 @@ func (a *app) deleteCommand() *cobra.Command {
 		Args:              exactArgs("NAME"),
 		ValidArgsFunction: a.completeInstances,
 		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
-			op, err := g.Delete(ctx, a.global.ref(args[0]), r)
+			op, err := g.Delete(ctx, a.global.ref(args[0]), r, newKey())
 			return a.finish(ctx, g, "delete "+args[0], op, err, noWait)
 		}),
 	}

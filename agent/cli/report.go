@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/http/client"
 )
 
 // report prints an error for a person, and in a machine's format the problem
@@ -34,9 +35,20 @@ func (a *app) report(err error) {
 	if l, ok := errors.AsType[*leftError](err); ok {
 		fmt.Fprintf(a.err, "  wait:   wherry operation wait %[1]s\n  cancel: wherry operation cancel %[1]s\n", l.id)
 	}
-	if u, ok := errors.AsType[*unreachableError](err); ok {
-		fmt.Fprintf(a.err, "  hint:   is it running there? Name another one with --agent or WHERRY_AGENT (now %s)\n", u.agent)
+	if u, ok := errors.AsType[*client.Unreachable](err); ok {
+		fmt.Fprintf(a.err, "  hint:   %s\n", reachHint(u.Stage))
 	}
+}
+
+// reachHint says what a person can do about an agent that does not answer.
+func reachHint(stage string) string {
+	switch stage {
+	case client.StageTLS:
+		return "are --tls-ca, --tls-cert and --tls-key those of this agent?"
+	case client.StageExchange:
+		return "the request may have been carried out: see \"wherry operation list\" when the agent is back"
+	}
+	return "does the agent run there? Another one is named with --agent or WHERRY_AGENT"
 }
 
 // failure adds what was being done to the error that ended it.

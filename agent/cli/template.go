@@ -39,7 +39,7 @@ func (a *app) templateAddCommand() *cobra.Command {
 			return usage(cmd, err)
 		}
 		r.ID, r.URL = args[0], args[1]
-		op, err := g.RegisterTemplate(ctx, r)
+		op, err := g.RegisterTemplate(ctx, r, newKey())
 		return a.finish(ctx, g, "register template "+r.ID, op, err, noWait)
 	})
 	f := cmd.Flags()
@@ -131,7 +131,7 @@ func (a *app) templateRetryCommand() *cobra.Command {
 		Args:              exactArgs("ID"),
 		ValidArgsFunction: a.completeTemplates,
 		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
-			op, err := g.RetryTemplate(ctx, args[0])
+			op, err := g.RetryTemplate(ctx, args[0], newKey())
 			return a.finish(ctx, g, "retry template "+args[0], op, err, noWait)
 		}),
 	}

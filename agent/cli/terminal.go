@@ -2,7 +2,6 @@ package cli
 
 import (
 	"os"
-	"time"
 
 	"github.com/vbauerster/mpb/v8/cwriter"
 )
@@ -13,11 +12,11 @@ func isTerminal(stream any) bool {
 	return ok && cwriter.IsTerminal(int(f.Fd()))
 }
 
-// newView chooses how progress is shown, and how often to look: bars need a
-// terminal that can move its cursor.
-func (a *app) newView() (view, time.Duration) {
+// newView chooses how progress is shown: bars need a terminal that can move its
+// cursor.
+func (a *app) newView() view {
 	if isTerminal(a.err) && os.Getenv("TERM") != "dumb" {
-		return newBarView(a.err, a.now), barInterval
+		return newBarView(a.err, a.now)
 	}
-	return newLineView(a.err, a.now), lineInterval
+	return newLineView(a.err, a.now)
 }

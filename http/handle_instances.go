@@ -110,15 +110,6 @@ func (s *Server) planMigration(c *call) error {
 	return answer(c, plan, err)
 }
 
-func (s *Server) modifyTargets(c *call) error {
-	r, err := decode(c, false, checkTargets)
-	if err != nil {
-		return err
-	}
-	out, err := s.opts.Targets.Modify(c.ctx(), r)
-	return answer(c, out, err)
-}
-
 // nothing checks a body that has no fields.
 func nothing(struct{}) faults { return nil }
 

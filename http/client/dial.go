@@ -81,7 +81,7 @@ func (c *Client) unreachable(err error) error {
 	stage := StageExchange
 	if e, ok := errors.AsType[*stageError](err); ok {
 		stage, err = e.stage, e.err
-	} else if _, ok := errors.AsType[tls.AlertError](err); ok {
+	} else if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" { // crypto/tls names an alert so
 		stage = StageTLS
 	}
 	return &Unreachable{Address: c.address, Stage: stage, Err: err}

@@ -30,7 +30,7 @@ const (
 func (c *Client) Events(ctx context.Context, after uint64, each func(api.Event) error) error {
 	retry := c.retry()
 	for {
-		err := c.eventStream(ctx, after, func(e api.Event) error {
+		err := c.eventStream(ctx, after, retry.connected, func(e api.Event) error {
 			retry.reset()
 			if e.ID > after {
 				after = e.ID
@@ -64,7 +64,7 @@ type stopped struct{ err error }
 func (s *stopped) Error() string { return s.err.Error() }
 
 // eventStream reads one stream to its end.
-func (c *Client) eventStream(ctx context.Context, after uint64, each func(api.Event) error) error {
+func (c *Client) eventStream(ctx context.Context, after uint64, connected func(), each func(api.Event) error) error {
 	r := get("v1", "events")
 	r.header = http.Header{"Accept": {"text/event-stream"}}
 	if after > 0 {
@@ -75,6 +75,7 @@ func (c *Client) eventStream(ctx context.Context, after uint64, each func(api.Ev
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
+	connected()
 	return readEvents(resp.Body, each)
 }
 
@@ -110,26 +111,4 @@ func readEvents(r io.Reader, each func(api.Event) error) error {
 		return fmt.Errorf("read events: %w", err)
 	}
 	return nil
-}
-
-// OpenAPI gives the description of the interface that the agent serves.
-func (c *Client) OpenAPI(ctx context.Context) ([]byte, error) {
-	return c.read(ctx, get("v1", "openapi.yaml"))
-}
-
-// Live succeeds where an agent answers.
-func (c *Client) Live(ctx context.Context) error {
-	_, err := c.read(ctx, get("livez"))
-	return err
-}
-
-// Ready succeeds where the agent can work; else the problem says why not.
-func (c *Client) Ready(ctx context.Context) error {
-	_, err := c.read(ctx, get("readyz"))
-	return err
-}
-
-// Metrics gives the agent's metrics in Prometheus' text format.
-func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
-	return c.read(ctx, get("metrics"))
 }

@@ -21,6 +21,10 @@ func (c *Client) retry() *retry { return &retry{first: c.first, patience: c.pati
 // reset notes that the agent answered.
 func (r *retry) reset() { r.next, r.since = r.first, time.Time{} }
 
+// connected notes that the agent is there, though it has told nothing yet. The
+// pauses go on growing: one that hangs up at once is not to be asked in a storm.
+func (r *retry) connected() { r.since = time.Time{} }
+
 // pause waits before the next attempt. It gives the failure back when patience
 // is over, or ctx's error.
 func (r *retry) pause(ctx context.Context, failure error) error {

@@ -60,15 +60,14 @@ type opError struct {
 }
 
 func (e *opError) Error() string {
-	text := e.err.Error()
-	if le, ok := errors.AsType[libvirt.Error](e.err); ok {
-		// libvirt.Error prints numbers around the message; people need the message.
-		text = le.Message
+	what := e.op
+	if e.name != "" {
+		what = fmt.Sprintf("%s %q", e.op, e.name)
 	}
-	if e.name == "" {
-		return fmt.Sprintf("%s: %s", e.op, text)
+	if errors.Is(e.err, ErrDown) && !errors.Is(ErrDown, e.err) {
+		return what + ": " + ErrDown.Error() + ": " + text(e.err)
 	}
-	return fmt.Sprintf("%s %q: %s", e.op, e.name, text)
+	return what + ": " + text(e.err)
 }
 
 func (e *opError) Unwrap() []error {
@@ -104,3 +103,12 @@ func isCode(err error, codes ...libvirt.ErrorNumber) bool {
 }
 
 func isDown(err error) bool { return errors.Is(err, ErrDown) }
+
+// text is libvirt's message without the numbers that libvirt.Error prints
+// around it.
+func text(err error) string {
+	if le, ok := errors.AsType[libvirt.Error](err); ok {
+		return le.Message
+	}
+	return err.Error()
+}

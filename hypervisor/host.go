@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
-
-	"libvirt.org/go/libvirt"
 )
 
 // Host is what this host is and can run.
@@ -94,17 +92,4 @@ func parseCapabilities(text []byte) (c capabilities, err error) {
 // versionText turns libvirt's 9000000 into "9.0.0".
 func versionText(v uint32) string {
 	return fmt.Sprintf("%d.%d.%d", v/1_000_000, v/1000%1000, v%1000)
-}
-
-// cpuVerdict is libvirt's comparison in words.
-func cpuVerdict(r libvirt.CPUCompareResult) (compatible bool, detail string) {
-	switch r {
-	case libvirt.CPU_COMPARE_IDENTICAL:
-		return true, "the host's CPU is identical to the instance's"
-	case libvirt.CPU_COMPARE_SUPERSET:
-		return true, "the host's CPU offers all that the instance's has"
-	case libvirt.CPU_COMPARE_INCOMPATIBLE:
-		return false, "the host's CPU lacks what the instance's has"
-	}
-	return true, fmt.Sprintf("unknown: libvirt answered %d", r)
 }

@@ -28,6 +28,7 @@ type Domain struct {
 	Metadata      string // inside of <metadata>, as written
 	CPU           string // the <cpu> element, as written; "" when there is none
 	CPUMode       string // custom, host-model, host-passthrough, maximum; "" when not given
+	CPUCheck      string // none, partial, full: how far libvirt insists on it; "" when not given
 	CPUModel      bool   // <cpu> names a model
 	NVRAM         string // path of the NVRAM file
 	TPM           bool   // emulated TPM, whose state libvirt carries along
@@ -116,7 +117,8 @@ func Parse(text string) (Domain, error) {
 		d.Metadata = text[m.tagEnd:m.endTag]
 	}
 	if cpu := root.child("cpu"); cpu != nil {
-		d.CPU, d.CPUMode, d.CPUModel = text[cpu.start:cpu.end], cpu.get("mode"), cpu.child("model").value() != ""
+		d.CPU, d.CPUMode, d.CPUCheck = text[cpu.start:cpu.end], cpu.get("mode"), cpu.get("check")
+		d.CPUModel = cpu.child("model").value() != ""
 	}
 	for _, n := range root.child("devices").all("disk") {
 		d.Disks = append(d.Disks, parseDisk(n))

@@ -46,3 +46,16 @@ libvirtd_command() {
 	*) die "usage: lab libvirtd HOST start|stop|kill|restart|log" ;;
 	esac
 }
+
+target_answers() { inside "$1" tgtadm --op show --mode target >/dev/null 2>&1; }
+
+tgtd_command() {
+	case ${2:-} in
+	start)
+		running "$1" tgtd || spawn "$1" tgtd tgtd --foreground
+		until_true 10 "the iSCSI target daemon on host $1" "$state/$1/tgtd.log" target_answers "$1"
+		;;
+	stop) signal "$1" tgtd KILL ;; # it refuses to end while a target exists
+	*) die "usage: lab tgtd HOST start|stop" ;;
+	esac
+}

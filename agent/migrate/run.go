@@ -150,6 +150,10 @@ func (m *migration) connect(ctx context.Context) error {
 				WithDisk(d.Target).WithHint("look at the destination agent's log for target %d", n)
 		}
 		d.Destination.Path = r.Connected[at].Path
+		if size := r.Connected[at].Size; d.Action == api.ActionCopy && size != 0 && len(d.Chain) > 0 && size != d.Chain[0].VirtualSize {
+			return api.NewProblem("target-failed", "the connected target has %d bytes, the disk %d: they must be equal", size, d.Chain[0].VirtualSize).
+				WithDisk(d.Target).WithHint("resize the target, or choose another")
+		}
 	}
 	return nil
 }

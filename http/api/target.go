@@ -33,8 +33,10 @@ type TargetsResponse struct {
 	Connected []ConnectedTarget `json:"connected"`
 }
 
-// ConnectedTarget is one connected target.
+// ConnectedTarget is one connected target. Size is its virtual size in bytes,
+// 0 where it cannot be told.
 type ConnectedTarget struct {
 	Index int    `json:"index"`
 	Path  string `json:"path"`
+	Size  int64  `json:"size,omitempty"`
 }

@@ -1,0 +1,3 @@
+// Package instance shows, creates, starts, stops and deletes the instances of
+// this host.
+package instance

@@ -1,0 +1,90 @@
+package instance
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/wherry-kvm/wherry/agent/inspect"
+	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/agent/record"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+	"github.com/wherry-kvm/wherry/volume"
+)
+
+// Hypervisor is what the package reads of libvirt.
+type Hypervisor interface {
+	Domains(ctx context.Context) ([]hypervisor.Domain, error)
+	Domain(ctx context.Context, name string) (hypervisor.Domain, error)
+	XML(ctx context.Context, name string, inactive bool) (string, error)
+	Snapshots(ctx context.Context, name string) ([]string, error)
+	WaitState(ctx context.Context, name string, states ...hypervisor.State) (hypervisor.Domain, error)
+	RefreshPool(ctx context.Context, name string) error
+}
+
+// Power defines and runs domains.
+type Power interface {
+	Define(ctx context.Context, xml string) error
+	Undefine(ctx context.Context, name string) error
+	Start(ctx context.Context, name string, paused bool) error
+	Shutdown(ctx context.Context, name string, mode hypervisor.ShutdownMode) error
+	Destroy(ctx context.Context, name string) error
+}
+
+// Inspector looks at an instance's disks.
+type Inspector interface {
+	Inspect(ctx context.Context, ref api.Ref, pools []api.Pool) (inspect.Instance, error)
+}
+
+// Host describes this host.
+type Host interface {
+	Host(ctx context.Context) (api.Host, error)
+}
+
+// Templates is what an instance needs of the registry.
+type Templates interface {
+	// Ready gives a template that is ready on this host, with the file of its
+	// copy; the error says which state it is in.
+	Ready(ctx context.Context, id string) (t api.Template, path string, err error)
+	PutRef(ctx context.Context, template string, ref api.TemplateRef) error
+	DropRef(ctx context.Context, volume string) error
+}
+
+// Targets connects an instance's storage.
+type Targets interface {
+	Modify(ctx context.Context, r api.TargetsRequest) (api.TargetsResponse, error)
+}
+
+// Observer hears how instances were stopped, for metrics.
+type Observer interface {
+	Stop(rung string, d time.Duration)
+	ForcedStop()
+}
+
+// Options are the service's collaborators.
+type Options struct {
+	Hypervisor  Hypervisor
+	Power       Power
+	Inspector   Inspector
+	Host        Host
+	Templates   Templates
+	Targets     Targets
+	Observer    Observer
+	Records     record.Dir
+	Operations  *operation.Engine
+	Runner      volume.Runner
+	Log         *slog.Logger
+	Now         func() time.Time
+	DefaultPool string
+}
+
+// Service answers the instance calls of the agent.
+type Service struct{ Options }
+
+// New makes the service and registers how its operations are recovered.
+func New(o Options) *Service {
+	s := &Service{Options: o}
+	o.Operations.Recover(kindCreate, s.recoverCreate)
+	return s
+}

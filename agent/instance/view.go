@@ -1,0 +1,104 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/wherry-kvm/wherry/agent/inspect"
+	"github.com/wherry-kvm/wherry/agent/record"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+// List gives every domain of this host, registered or not. A domain without a
+// record belongs to the default project.
+func (s *Service) List(ctx context.Context, project string) ([]api.Instance, error) {
+	domains, err := s.Hypervisor.Domains(ctx)
+	if err != nil {
+		return nil, inspect.Problem(api.Ref{}, err)
+	}
+	records, err := s.Records.List()
+	if err != nil {
+		s.Log.Warn("some records cannot be read", "error", err)
+	}
+	out := []api.Instance{}
+	for _, d := range domains {
+		i := view(d, recordOf(records, d))
+		i.Operation = s.Operations.Holder(api.Ref{Project: i.Project, Name: i.Name})
+		if project == "" || i.Project == project {
+			out = append(out, i)
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Instance) int {
+		return strings.Compare(a.Project+"\x00"+a.Name, b.Project+"\x00"+b.Name)
+	})
+	return out, nil
+}
+
+func recordOf(records []api.Record, d hypervisor.Domain) *api.Record {
+	i := slices.IndexFunc(records, func(r api.Record) bool { return r.Name == d.Name && r.UUID == d.UUID })
+	if i < 0 {
+		return nil
+	}
+	return &records[i]
+}
+
+func view(d hypervisor.Domain, r *api.Record) api.Instance {
+	i := api.Instance{Project: api.DefaultProject, Name: d.Name, UUID: d.UUID, State: string(d.State), Reason: d.Reason,
+		VCPUs: d.VCPUs, Memory: d.Memory, Snapshots: d.Snapshots}
+	if d.Incoming {
+		i.State, i.Reason = "incoming", "arriving from another host"
+	}
+	if r != nil {
+		i.Project, i.Managed, i.Template = r.Project, true, r.Template
+	}
+	return i
+}
+
+// Get shows one instance with its disks.
+func (s *Service) Get(ctx context.Context, ref api.Ref) (api.Instance, error) {
+	d, err := s.Hypervisor.Domain(ctx, ref.Name)
+	if err != nil {
+		return api.Instance{}, inspect.Problem(ref, err)
+	}
+	var rec *api.Record
+	if r, err := s.Records.Read(ref); err == nil && r.UUID == d.UUID {
+		rec = &r
+	} else if err != nil && !errors.Is(err, record.ErrNotFound) {
+		s.Log.Warn("a record cannot be read", "instance", ref.String(), "error", err)
+	}
+	i := view(d, rec)
+	if ref.Project != "" && ref.Project != i.Project {
+		return api.Instance{}, api.NewProblem("not-found", "no instance %q in project %q; %q belongs to project %q", ref.Name, ref.Project, ref.Name, i.Project)
+	}
+	i.Operation = s.Operations.Holder(api.Ref{Project: i.Project, Name: i.Name})
+	if d.Incoming {
+		return i, nil // asking its QEMU would wait for the source
+	}
+	if i.Disks, err = s.Disks(ctx, ref); err != nil {
+		return api.Instance{}, err
+	}
+	return i, nil
+}
+
+// Disks shows what each disk of an instance stands on.
+func (s *Service) Disks(ctx context.Context, ref api.Ref) ([]api.Disk, error) {
+	host, err := s.Host.Host(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in, err := s.Inspector.Inspect(ctx, ref, host.Pools)
+	if err != nil {
+		return nil, err
+	}
+	out := []api.Disk{}
+	for _, d := range in.Disks {
+		for _, i := range d.Issues {
+			d.Disagreements = append(d.Disagreements, i.Detail)
+		}
+		out = append(out, d.Disk)
+	}
+	return out, nil
+}

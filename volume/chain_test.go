@@ -227,6 +227,7 @@ func TestWalkRootsMayBeLinks(t *testing.T) {
 }
 
 func TestWalkBlockDevice(t *testing.T) {
+	needRoot(t)
 	dir := tempDir(t)
 	writeFile(t, dir+"/disk", forge())
 	device := loop(t, dir+"/disk")

@@ -1,0 +1,121 @@
+package volume_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-kvm/wherry/volume"
+)
+
+func TestRun(t *testing.T) {
+	out, err := volume.Exec{}.Run(t.Context(), "sh", "-c", "echo $LC_ALL; ulimit -c")
+	if err != nil || string(out) != "C\n0\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+func TestRunFails(t *testing.T) {
+	_, err := volume.Exec{}.Run(t.Context(), "qemu-img", "create", "-f", "qcow2", "/proc/none", "1M")
+	var command *volume.CommandError
+	if !errors.As(err, &command) || command.Name != "qemu-img create" || !strings.Contains(err.Error(), "Could not") {
+		t.Errorf("error %v", err)
+	}
+	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
+		t.Errorf("error %v hides how the command ended", err)
+	}
+	if _, err := (volume.Exec{}).Run(t.Context(), "no-such-command"); !errors.Is(err, exec.ErrNotFound) {
+		t.Errorf("missing command: %v", err)
+	}
+}
+
+func TestRunBoundsOutput(t *testing.T) {
+	if _, err := (volume.Exec{}).Run(t.Context(), "head", "-c", "20000000", "/dev/zero"); err == nil {
+		t.Error("20 MB of output were accepted")
+	}
+	_, err := volume.Exec{}.Run(t.Context(), "sh", "-c", "head -c 1000000 /dev/zero >&2; echo the end >&2; exit 1")
+	if err == nil || len(err.Error()) > 20000 || !strings.Contains(err.Error(), "the end") {
+		t.Errorf("error of %d bytes", len(err.Error()))
+	}
+}
+
+func TestRunBoundsMemory(t *testing.T) {
+	// The reading waits until the limit is there, which is set just after the start.
+	script := `read line </proc/self/limits; until ulimit -v | grep -q 65536; do :; done; head -c 1 /dev/zero | tail -c 200000000 >/dev/null; exec dd if=/dev/zero of=/dev/null bs=200M count=1`
+	if _, err := (volume.Exec{AddressSpace: 64 << 20}).Run(t.Context(), "sh", "-c", script); err == nil {
+		t.Error("a command took 200 MB of 64 MB")
+	}
+}
+
+// The whole group dies with the context, and its cause is the error.
+func TestRunIsCancelled(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	err = volume.Exec{}.Stream(ctx, func([]byte) { cancel(why) }, "sh", "-c", "sleep 600 & echo started; wait")
+	if !errors.Is(err, why) {
+		t.Errorf("error %v; want %v", err, why)
+	}
+	w.Close()
+	if _, err := (volume.Exec{}).Run(ctx, "true"); !errors.Is(err, why) {
+		t.Errorf("with an ended context: %v", err)
+	}
+}
+
+// A child that keeps the pipes open does not keep us.
+func TestRunDoesNotWaitForTheOrphans(t *testing.T) {
+	out, err := volume.Exec{Grace: 20 * time.Millisecond}.Run(t.Context(), "sh", "-c", "setsid sleep 600 & echo $!")
+	if !errors.Is(err, exec.ErrWaitDelay) {
+		t.Errorf("got %q, %v; want ErrWaitDelay", out, err)
+	}
+}
+
+func TestStreamCutsLines(t *testing.T) {
+	var got []string
+	err := volume.Exec{}.Stream(t.Context(), func(line []byte) { got = append(got, string(bytes.Clone(line))) },
+		"printf", `    (0.00/100%%)\r    (50.00/100%%)\r\r\nlast`)
+	if diff := cmp.Diff([]string{"    (0.00/100%)", "    (50.00/100%)", "last"}, got); diff != "" || err != nil {
+		t.Errorf("%v, lines (-want +got):\n%s", err, diff)
+	}
+}
+
+// A command must not outlive the agent: what it writes to is removed when the
+// agent comes back.
+func TestRunDiesWithItsParent(t *testing.T) {
+	if os.Getenv("WHERRY_TEST_PARENT") != "" {
+		volume.Exec{}.Stream(t.Context(), func(line []byte) { os.Stdout.Write(append(line, '\n')) }, "sh", "-c", "echo $$; exec sleep 600")
+		return
+	}
+	parent := exec.Command(os.Args[0], "-test.run=^TestRunDiesWithItsParent$")
+	parent.Env = append(os.Environ(), "WHERRY_TEST_PARENT=1")
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 64)
+	n, err := out.Read(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := strings.TrimSpace(string(line[:n]))
+	if err := parent.Process.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	parent.Wait()
+	run(t, "timeout", "20", "tail", "--pid="+pid, "-f", "/dev/null")
+}

@@ -176,7 +176,9 @@ func (e *Engine) InFlight() map[string]int {
 	defer e.mu.Unlock()
 	out := map[string]int{}
 	for _, en := range e.live {
-		out[en.kind]++
+		if !en.rec.Ended() {
+			out[en.kind]++
+		}
 	}
 	return out
 }

@@ -109,6 +109,60 @@ func TestLinkCut(t *testing.T) {
 	}
 }
 
+// A logical unit of host b is read and written from a guest on host a.
+func TestGuestOnISCSI(t *testing.T) {
+	lab := Open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	guest := prepare(ctx, t, lab, "iscsi")
+	_, err := lab.B.Exec(ctx, "truncate", "-s", "32M", SecondPath+"/unit")
+	must(t, err)
+	url, err := lab.B.ExportISCSI(ctx, 1, "iqn.2024-01.org.wherry:unit", SecondPath+"/unit")
+	must(t, err)
+	defer lab.B.EndISCSI(context.WithoutCancel(ctx))
+	_, err = lab.A.Virsh(ctx, "destroy", "iscsi")
+	must(t, err)
+	must(t, lab.A.Define(ctx, Domain{Name: "iscsi", UUID: uuidOf(ctx, t, lab.A, "iscsi"), Disks: []Disk{
+		{Target: "sda", Source: url, Format: "raw"},
+		{Target: "vda", Source: ImagesPath + "/iscsi.qcow2"},
+	}}.XML()))
+	must(t, lab.A.Start(ctx, "iscsi"))
+	must(t, guest.WaitBlock(ctx, lab.A, "sda", 5))
+	reports, err := guest.Verify(ctx, lab.A)
+	if err != nil || len(reports) != 2 {
+		t.Errorf("%+v, %v", reports, err)
+	}
+}
+
+// Killing a command of the harness kills it in the host.
+func TestKilledCommandsEnd(t *testing.T) {
+	lab := Open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := lab.A.Command(ctx, "sh", "-c", "echo $$ >/run/killed.pid; exec sleep 1000")
+	must(t, cmd.Start())
+	alive := []string{"sh", "-c", `kill -0 "$(cat /run/killed.pid)"`}
+	must(t, Until(ctx, "the command", func(ctx context.Context) error {
+		_, err := lab.A.Exec(ctx, alive...)
+		return err
+	}))
+	must(t, cmd.Process.Kill())
+	cmd.Wait()
+	must(t, Until(ctx, "the end of the command in the host", func(ctx context.Context) error {
+		if _, err := lab.A.Exec(ctx, alive...); err == nil {
+			return errors.New("it runs on")
+		}
+		return nil
+	}))
+}
+
+func uuidOf(ctx context.Context, t *testing.T, h *Host, name string) string {
+	t.Helper()
+	uuid, err := h.Virsh(ctx, "domuuid", name)
+	must(t, err)
+	return uuid
+}
+
 // prepare boots a guest on host a, on an overlay over a template that both hosts have.
 func prepare(ctx context.Context, t *testing.T, lab *Lab, name string) *Guest {
 	t.Helper()

@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -25,6 +26,11 @@ func (h *Host) Peer() *Host {
 		return h.lab.B
 	}
 	return h.lab.A
+}
+
+// Command prepares a command of the host for the caller to run. Killing it kills it in the host too.
+func (h *Host) Command(ctx context.Context, args ...string) *exec.Cmd {
+	return h.lab.command(ctx, h.Name, args...)
 }
 
 // Exec runs a command in the host and returns its standard output. The error carries its standard error.

@@ -97,7 +97,7 @@ func (l *Lab) Hosts() []*Host { return []*Host{l.A, l.B} }
 func run(cmd *exec.Cmd, input io.Reader) (string, error) {
 	var out, complaint bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = input, &out, &complaint
-	// A command killed by its context may leave a child inside the host that holds our pipes.
+	// A daemon that the command started may hold our pipes.
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Run(); err != nil {
 		var exit *exec.ExitError

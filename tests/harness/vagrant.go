@@ -53,6 +53,10 @@ func (v vagrant) script(verb string, args []string) (string, error) {
 	case "agent kill", "libvirtd kill":
 		// Stopped at once as well, or systemd would start it again.
 		return fmt.Sprintf("systemctl kill -s KILL %s; systemctl stop %s", unit, unit), nil
+	case "tgtd start":
+		return "systemctl start tgt", nil
+	case "tgtd stop":
+		return "systemctl kill -s KILL tgt; systemctl stop tgt", nil
 	case "link up", "rate off":
 		return "tc qdisc delete dev eth1 root; true", nil
 	case "link down":

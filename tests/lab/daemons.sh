@@ -7,7 +7,7 @@
 spawn() {
 	local host=$1 name=$2
 	shift 2
-	inside "$host" LAB_DAEMON="$name" /bin/sh -c 'setsid "$@" & echo $! >"/run/lab-$LAB_DAEMON.pid"' sh "$@" \
+	inside "$host" env LAB_DAEMON="$name" /bin/sh -c 'setsid "$@" & echo $! >"/run/lab-$LAB_DAEMON.pid"' sh "$@" \
 		</dev/null >>"$state/$host/$name.log" 2>&1 9>&-
 }
 

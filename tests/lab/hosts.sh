@@ -14,12 +14,13 @@ init_of() {
 is_up() { init_of "$1" >/dev/null; }
 
 # way_into HOST: sets the array entry to the command that runs another one in the host, with nothing of the caller's
-# environment.
+# environment. Whoever kills the command from outside kills it inside as well.
 way_into() {
 	local pid
 	pid=$(init_of "$1") || die "host $1 is not up: run 'lab up' first (state folder $state)"
 	entry=(nsenter -t "$pid" -a -r -w -- /usr/bin/env -i HOME=/root USER=root LANG=C.UTF-8 TERM="${TERM:-dumb}"
-		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
+		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+		/usr/bin/setpriv --pdeathsig KILL --)
 }
 
 inside() { # inside HOST CMD...

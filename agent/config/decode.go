@@ -13,13 +13,21 @@ import (
 // decodeHook reads the spellings that YAML has no type for. Durations and
 // sizes are told apart by the Go type of the field: every int64 of a Config is
 // a size in bytes.
-var decodeHook = mapstructure.ComposeDecodeHookFunc(decodeDuration, decodeSize, decodeList)
+var decodeHook = mapstructure.ComposeDecodeHookFunc(decodeBool, decodeDuration, decodeSize, decodeList)
 
 var (
 	durationType = reflect.TypeFor[time.Duration]()
 	poolsType    = reflect.TypeFor[[]Pool]()
 	stringsType  = reflect.TypeFor[[]string]()
 )
+
+// decodeBool refuses numbers, of which the decoder would take any but 0 as true.
+func decodeBool(from, to reflect.Type, data any) (any, error) {
+	if to.Kind() == reflect.Bool && from.Kind() != reflect.Bool && from.Kind() != reflect.String {
+		return nil, fmt.Errorf("%v is not true or false", data)
+	}
+	return data, nil
+}
 
 // decodeDuration refuses a bare number: its unit would be a guess.
 func decodeDuration(_, to reflect.Type, data any) (any, error) {
@@ -95,10 +103,10 @@ func decodeFaults(err error) error {
 
 func decodeFault(e *mapstructure.DecodeError) error {
 	if odd, ok := errors.AsType[*mapstructure.UnconvertibleTypeError](e); ok {
-		return fmt.Errorf("%s: a %s is wanted, not %v", e.Name(), plainType(odd.Expected.Type()), odd.Value)
+		return fmt.Errorf("%s: %v is not %s", e.Name(), odd.Value, plainType(odd.Expected.Type()))
 	}
 	if odd, ok := errors.AsType[*mapstructure.ParseError](e); ok {
-		return fmt.Errorf("%s: a %s is wanted, not %q", e.Name(), plainType(odd.Expected.Type()), odd.Value)
+		return fmt.Errorf("%s: %q is not %s", e.Name(), odd.Value, plainType(odd.Expected.Type()))
 	}
 	// The innermost decode error knows the whole path of the key.
 	if inner, ok := errors.AsType[*mapstructure.DecodeError](e.Unwrap()); ok {
@@ -110,16 +118,14 @@ func decodeFault(e *mapstructure.DecodeError) error {
 // plainType names a type as the documentation does.
 func plainType(t reflect.Type) string {
 	switch {
-	case t == durationType:
-		return "duration"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case t.Kind() == reflect.Int64:
-		return "size"
+		return "a size"
 	case t.Kind() == reflect.Slice:
-		return "list"
+		return "a list"
 	case t.Kind() == reflect.Struct:
-		return "section"
+		return "a section"
 	default:
 		return "text"
 	}

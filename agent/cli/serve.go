@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
-	"errors"
+	"log/slog"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/wherry-kvm/wherry/agent/config"
+	"github.com/wherry-kvm/wherry/agent/daemon"
 )
 
 // newServeCommand is the agent itself.
@@ -29,6 +31,17 @@ func newServeCommand() *cobra.Command {
 }
 
 // serve runs until ctx ends.
-func serve(context.Context, config.Config) error {
-	return errors.New("the agent is not wired up yet")
+func serve(ctx context.Context, c config.Config) error {
+	return daemon.Run(ctx, c, Version(), logger(c.Log))
+}
+
+// logger writes to standard error, where systemd takes it up.
+func logger(c config.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // the configuration was validated
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }

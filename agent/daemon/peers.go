@@ -1,0 +1,126 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/wherry-kvm/wherry/agent/config"
+	"github.com/wherry-kvm/wherry/agent/migrate"
+	"github.com/wherry-kvm/wherry/agent/templates"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/http/client"
+	"github.com/wherry-kvm/wherry/template"
+)
+
+// Deadlines of calls to a peer. The link may be cut in the middle of any.
+const (
+	factsTimeout   = 15 * time.Minute // the peer may have to read large layers
+	reserveTimeout = time.Minute
+	targetTimeout  = 2 * time.Minute
+	shortTimeout   = 10 * time.Second
+	removeTimeout  = 90 * time.Second // the peer waits for QEMU to go
+)
+
+// peers keeps one client for each peer.
+type peers struct {
+	files client.TLS
+	log   *slog.Logger
+	mu    sync.Mutex
+	known map[string]*client.Client
+}
+
+func files(c config.Config) client.TLS {
+	return client.TLS{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key}
+}
+
+func newPeers(c config.Config, log *slog.Logger) *peers {
+	return &peers{files: files(c), log: log, known: map[string]*client.Client{}}
+}
+
+func (p *peers) get(url string) (*client.Client, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c, ok := p.known[url]; ok {
+		return c, nil
+	}
+	if p.files.Empty() {
+		return nil, errors.New("this agent has no certificate for peers: set tls.ca, tls.cert and tls.key in its configuration")
+	}
+	c, err := client.New(url, p.files, client.WithLog(p.log))
+	if err != nil {
+		return nil, err
+	}
+	p.known[url] = c
+	return c, nil
+}
+
+func (p *peers) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.known {
+		c.Close()
+	}
+}
+
+func (p *peers) migration(url string) (migrate.Peer, error) {
+	c, err := p.get(url)
+	if err != nil {
+		return nil, err
+	}
+	return peer{c}, nil
+}
+
+func (p *peers) template(url string) (templates.Peer, error) {
+	c, err := p.get(url)
+	if err != nil {
+		return nil, err
+	}
+	return peer{c}, nil
+}
+
+// peer gives every call to another agent a deadline.
+type peer struct{ c *client.Client }
+
+func within[T any](ctx context.Context, limit time.Duration, call func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return call(ctx)
+}
+
+func (p peer) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, error) {
+	return within(ctx, factsTimeout, func(ctx context.Context) (api.Facts, error) { return p.c.Facts(ctx, r) })
+}
+
+func (p peer) Reserve(ctx context.Context, r api.IncomingRequest) (api.Incoming, error) {
+	return within(ctx, reserveTimeout, func(ctx context.Context) (api.Incoming, error) { return p.c.Reserve(ctx, r) })
+}
+
+func (p peer) Renew(ctx context.Context, id string) (api.Incoming, error) {
+	return within(ctx, shortTimeout, func(ctx context.Context) (api.Incoming, error) { return p.c.Renew(ctx, id) })
+}
+
+func (p peer) Commit(ctx context.Context, id string, r api.CommitRequest) (api.Incoming, error) {
+	return within(ctx, 3*shortTimeout, func(ctx context.Context) (api.Incoming, error) { return p.c.Commit(ctx, id, r) })
+}
+
+func (p peer) Remove(ctx context.Context, id string) error {
+	_, err := within(ctx, removeTimeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, p.c.RemoveIncoming(ctx, id) })
+	return err
+}
+
+func (p peer) Modify(ctx context.Context, r api.TargetsRequest) (api.TargetsResponse, error) {
+	return within(ctx, targetTimeout, func(ctx context.Context) (api.TargetsResponse, error) { return p.c.ModifyTargets(ctx, r) })
+}
+
+// Content streams a template. It has no deadline as a whole: a stream that
+// brings nothing for a minute fails.
+func (p peer) Content(ctx context.Context, id, digest string) (template.Content, error) {
+	c, err := p.c.TemplateContent(ctx, id, 0, digest)
+	if err != nil {
+		return template.Content{}, err
+	}
+	return template.Content{ReadCloser: c.Body, Size: c.Length}, nil
+}

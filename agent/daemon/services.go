@@ -1,0 +1,133 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/wherry-kvm/wherry/agent/host"
+	"github.com/wherry-kvm/wherry/agent/incoming"
+	"github.com/wherry-kvm/wherry/agent/inspect"
+	"github.com/wherry-kvm/wherry/agent/instance"
+	"github.com/wherry-kvm/wherry/agent/migrate"
+	agenttarget "github.com/wherry-kvm/wherry/agent/target"
+	"github.com/wherry-kvm/wherry/agent/templates"
+	"github.com/wherry-kvm/wherry/template"
+	"github.com/wherry-kvm/wherry/volume"
+	"github.com/wherry-kvm/wherry/volume/target"
+)
+
+// services are the agent's answers to its callers.
+type services struct {
+	host       *host.Service
+	instances  *instance.Service
+	migrations *migrate.Service
+	incoming   *incoming.Service
+	templates  *templates.Service
+	targets    *agenttarget.Service
+	warm       *warmer
+}
+
+func (d *daemon) services(ctx context.Context) (*services, error) {
+	c, now := d.config, time.Now
+	s := &services{warm: newWarmer(d.digester, d.log)}
+	identities := map[string]string{}
+	for _, p := range c.Pools {
+		identities[p.Name] = p.Identity
+	}
+	s.host = &host.Service{Hypervisor: d.hv, Version: d.version, Name: c.Host.Name, Identities: identities}
+	s.targets = &agenttarget.Service{Set: target.Set{
+		target.TypeFile:      target.File{Folders: c.Targets.FileFolders},
+		target.TypeISCSI:     target.ISCSI{Runner: d.runner, Timeout: c.ISCSI.Timeout},
+		target.TypePowerFlex: target.PowerFlex{Runner: d.runner, Root: c.PowerFlex.Root, Rescan: c.PowerFlex.Rescan, Timeout: c.PowerFlex.Timeout},
+		target.TypeRBD:       target.RBD{Runner: d.runner},
+	}}
+	registry, err := d.registry(s)
+	if err != nil {
+		return nil, err
+	}
+	s.templates = templates.New(templates.Service{Registry: registry, Operations: d.ops, Observer: d.metrics,
+		Dial: d.peers.template, Log: d.log.With("part", "template")})
+	d.metrics.TemplateCopies(s.templates.Counts)
+	inspector := &inspect.Service{Hypervisor: d.hv, Templates: s.templates, Records: d.records}
+	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
+		Targets: s.targets, Observer: d.metrics, Records: d.records, Operations: d.ops, Runner: d.runner,
+		Log: d.log.With("part", "instance"), Now: now, DefaultPool: c.Templates.Pool})
+	s.migrations = migrate.New(migrate.Options{Hypervisor: d.hv, Mover: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
+		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Dial: d.peers.migration, Observer: d.metrics,
+		Log: d.log.With("part", "migrate"), Now: now, SelfURL: d.selfURL(), TLS: c.Migration.TLS, Timeout: c.Migration.Timeout,
+		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease})
+	s.incoming, err = incoming.New(ctx, incoming.Options{Hypervisor: d.hv, Host: s.host, Templates: s.templates, Targets: s.targets,
+		Store: d.store, Records: d.records, Digester: d.digester, Runner: d.runner, Log: d.log.With("part", "incoming"), Now: now,
+		LibvirtURI: c.Migration.LibvirtURI, Address: c.Migration.Address, Graphics: c.Migration.Address, Lease: c.Migration.Lease})
+	return s, err
+}
+
+// registry opens the templates of this host. Pools come from libvirt when they
+// are needed: at the start it may not answer yet.
+func (d *daemon) registry(s *services) (*template.Registry, error) {
+	c := d.config
+	allow, err := addresses(c.Templates.AllowAddresses)
+	if err != nil {
+		return nil, err
+	}
+	return template.Open(template.Options{
+		Store: d.store, DefaultPool: c.Templates.Pool, Log: d.log.With("part", "template"),
+		Pools: func(ctx context.Context) ([]template.Pool, error) {
+			h, err := s.host.Host(ctx)
+			if err != nil {
+				return nil, err
+			}
+			var out []template.Pool
+			for _, p := range h.Pools {
+				if p.Active && p.Path != "" {
+					out = append(out, template.Pool{Name: p.Name, Path: p.Path})
+				}
+			}
+			return out, nil
+		},
+		Fetcher: template.NewDownload(template.HTTPOptions{IdleTimeout: c.Templates.IdleTimeout, AllowAddress: allow}, c.Templates.FileFolders...),
+		Intake:  template.Rules{Inspect: inspectImage, MaxVirtualSize: c.Templates.MaxVirtualSize},
+		Notify:  s.warm.template,
+	})
+}
+
+// addresses allows public addresses and the configured networks.
+func addresses(cidrs []string) (func(net.IP) bool, error) {
+	var nets []*net.IPNet
+	for _, s := range cidrs {
+		_, n, err := net.ParseCIDR(s)
+		if err != nil {
+			return nil, fmt.Errorf("templates.allow_addresses: %w", err)
+		}
+		nets = append(nets, n)
+	}
+	return func(ip net.IP) bool {
+		for _, n := range nets {
+			if n.Contains(ip) {
+				return true
+			}
+		}
+		return template.PublicAddress(ip)
+	}, nil
+}
+
+// inspectImage reads an image's header for the intake of templates.
+func inspectImage(path, format string) (template.ImageInfo, error) {
+	l, err := volume.Inspect(path, volume.Format(format))
+	if err != nil {
+		return template.ImageInfo{}, err
+	}
+	return template.ImageInfo{VirtualSize: l.VirtualSize, BackingFile: l.BackingFile, DataFile: l.DataFile, Encrypted: l.Encrypted,
+		Snapshots: l.Snapshots, Dirty: l.Dirty, Corrupt: l.Corrupt}, nil
+}
+
+// selfURL is where peers reach this agent; "" when it does not listen.
+func (d *daemon) selfURL() string {
+	_, port, err := net.SplitHostPort(d.config.Listen.TCP)
+	if err != nil || d.config.Host.Name == "" || !d.config.TLS.Configured() {
+		return ""
+	}
+	return "https://" + net.JoinHostPort(d.config.Host.Name, port)
+}

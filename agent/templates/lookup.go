@@ -1,0 +1,111 @@
+package templates
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/template"
+)
+
+// ByPath gives the template that a file is a copy of, removed ones too.
+func (s *Service) ByPath(path string) (id string, direct, ok bool) {
+	t, _, ok := s.Registry.ByPath(path)
+	return t.ID, t.DirectDownload, ok
+}
+
+// Direct gives the direct-download flag of a template, also after its removal.
+func (s *Service) Direct(id string) (direct, known bool) { return s.Registry.DirectDownload(id) }
+
+// HasRef tells whether the volume's ref to the template is there.
+func (s *Service) HasRef(id, volume string) bool {
+	ref, ok := s.Registry.RefByVolume(volume)
+	return ok && ref.Template == id
+}
+
+// Record gives a template as it is registered here.
+func (s *Service) Record(id string) (api.Template, bool) {
+	t, ok := s.Registry.Lookup(id)
+	return show(t), ok
+}
+
+// Ready gives a template that is ready on this host, and its copy's file.
+func (s *Service) Ready(_ context.Context, id string) (api.Template, string, error) {
+	t, err := s.Registry.Get(id)
+	if err != nil {
+		return api.Template{}, "", api.NewProblem("not-found", "%w", err).WithField("template", "not registered on this host")
+	}
+	if t.Removed() {
+		return api.Template{}, "", api.NewProblem("not-found", "template %q was removed", id).WithField("template", "removed")
+	}
+	c, ok := t.Ready("")
+	if !ok {
+		state, message := template.StatePending, ""
+		if len(t.Copies) > 0 {
+			state, message = t.Copies[0].State, t.Copies[0].Message
+		}
+		return api.Template{}, "", api.NewProblem("precondition", "template %q is %s %s", id, state, message).
+			WithHint("wait for it, or `wherry template retry %s`", id)
+	}
+	return show(t), c.Path, nil
+}
+
+// ReadyByDigest gives the file of a ready copy with these bytes.
+func (s *Service) ReadyByDigest(digest string) (path, id string, ok bool) {
+	t, c, ok := s.Registry.ByDigest(digest, "")
+	return c.Path, t.ID, ok
+}
+
+// PutRef writes the ref of a volume: updated where it exists, else inserted.
+func (s *Service) PutRef(ctx context.Context, id string, r api.TemplateRef) error {
+	return s.Registry.UpdateRef(ctx, r.Volume, id, template.Ref{Template: id, Project: r.Project, Instance: r.Instance,
+		Disk: r.Disk, Volume: r.Volume, Pool: r.Pool})
+}
+
+// DropRef removes the ref of a volume that is gone.
+func (s *Service) DropRef(ctx context.Context, volume string) error {
+	return s.Registry.RemoveRef(ctx, volume)
+}
+
+// Stage brings a template from a peer and gives the path of its copy here.
+func (s *Service) Stage(ctx context.Context, l api.StageLayer, report func(done, total int64)) (string, error) {
+	if path, _, ok := s.ReadyByDigest(l.Layer.Digest); ok {
+		return path, nil
+	}
+	if l.SyncFrom == "" {
+		return "", fmt.Errorf("the source did not say where it serves template %q", l.Template)
+	}
+	peer, err := s.Dial(l.SyncFrom)
+	if err != nil {
+		return "", err
+	}
+	spec := template.Spec{ID: l.Template, Checksum: l.Layer.Digest, Format: l.Layer.Format, Pool: l.Pool, SyncFrom: l.SyncFrom}
+	if l.Record != nil {
+		spec.URL, spec.DirectDownload = l.Record.URL, l.Record.DirectDownload
+	}
+	t, err := s.Registry.Import(ctx, spec, func(ctx context.Context) (template.Content, error) {
+		return peer.Content(ctx, l.Template, l.Layer.Digest)
+	}, report)
+	if err != nil {
+		return "", problem(err)
+	}
+	c, ok := t.Ready(l.Pool)
+	if !ok {
+		return "", fmt.Errorf("template %q arrived but is not ready", l.Template)
+	}
+	return c.Path, nil
+}
+
+// Counts gives the number of copies in each state, for metrics.
+func (s *Service) Counts() map[string]int {
+	out := map[string]int{}
+	for _, t := range s.Registry.List() {
+		if t.Removed() {
+			continue
+		}
+		for _, c := range t.Copies {
+			out[c.State]++
+		}
+	}
+	return out
+}

@@ -1,0 +1,178 @@
+package templates
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+
+	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/template"
+)
+
+const kind = "template"
+
+// Observer hears how much was downloaded, for metrics.
+type Observer interface{ DownloadBytes(n int64) }
+
+// Peer reads a template's content from another agent.
+type Peer interface {
+	Content(ctx context.Context, id, digest string) (template.Content, error)
+}
+
+// Service answers the template calls of the agent.
+type Service struct {
+	Registry   *template.Registry
+	Operations *operation.Engine
+	Observer   Observer
+	Dial       func(url string) (Peer, error)
+	Log        *slog.Logger
+}
+
+// New makes the service and registers how its operations are recovered.
+func New(s Service) *Service {
+	out := &s
+	s.Operations.Recover(kind, out.recover)
+	return out
+}
+
+// List gives all templates, tombstones too.
+func (s *Service) List(context.Context) ([]api.Template, error) {
+	out := []api.Template{}
+	for _, t := range s.Registry.List() {
+		out = append(out, show(t))
+	}
+	return out, nil
+}
+
+// Get gives one template.
+func (s *Service) Get(_ context.Context, id string) (api.Template, error) {
+	t, err := s.Registry.Get(id)
+	return show(t), problem(err)
+}
+
+// Register adds a template and fetches it in an operation.
+func (s *Service) Register(ctx context.Context, r api.TemplateRequest, k api.Idempotency) (api.Operation, error) {
+	spec := template.Spec{ID: r.ID, URL: r.URL, Checksum: r.Checksum, Format: r.Format, Pool: r.Pool,
+		DirectDownload: r.DirectDownload, Headers: r.Headers, SyncFrom: r.SyncFrom}
+	if _, err := s.Registry.Register(ctx, spec); err != nil {
+		return api.Operation{}, problem(err)
+	}
+	return s.fetch(ctx, r.ID, k)
+}
+
+// Retry fetches what is not ready.
+func (s *Service) Retry(ctx context.Context, id string, k api.Idempotency) (api.Operation, error) {
+	t, err := s.Registry.Get(id)
+	if err != nil {
+		return api.Operation{}, problem(err)
+	}
+	if t.Removed() {
+		return api.Operation{}, api.NewProblem("not-found", "template %q was removed", id)
+	}
+	return s.fetch(ctx, id, k)
+}
+
+type request struct {
+	Template string `json:"template"`
+}
+
+func (s *Service) fetch(ctx context.Context, id string, k api.Idempotency) (api.Operation, error) {
+	return s.Operations.Start(ctx, operation.Spec{Kind: kind, Key: k, Request: request{id}, Cancellable: true},
+		func(ctx context.Context, op *operation.Op) (any, error) { return s.run(ctx, op, id) })
+}
+
+func (s *Service) run(ctx context.Context, op *operation.Op, id string) (any, error) {
+	var last int64
+	err := op.Step(ctx, "download", func(ctx context.Context) error {
+		return s.Registry.Fetch(ctx, id, func(done, total int64) {
+			if s.Observer != nil && done > last {
+				s.Observer.DownloadBytes(done - last)
+			}
+			last = max(last, done)
+			op.Progress(progress(done, total))
+		})
+	})
+	if err != nil {
+		return nil, problem(err)
+	}
+	return s.Get(ctx, id)
+}
+
+func progress(done, total int64) api.Progress {
+	p := api.Progress{BytesDone: done, BytesTotal: max(total, 0)}
+	if total > 0 {
+		p.Percent = 100 * float64(done) / float64(total)
+	}
+	return p
+}
+
+// recover fetches again what an earlier run of the agent had begun.
+func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
+	var r request
+	if err := op.Request(&r); err != nil {
+		return nil, err
+	}
+	return s.run(ctx, op, r.Template)
+}
+
+// Remove leaves a tombstone, which keeps the flags.
+func (s *Service) Remove(ctx context.Context, id string) (api.Template, error) {
+	t, err := s.Registry.Remove(ctx, id)
+	return show(t), problem(err)
+}
+
+// Open gives a ready copy's content; the caller closes the file.
+func (s *Service) Open(_ context.Context, id string) (*os.File, api.Template, error) {
+	f, t, err := s.Registry.OpenContent(id)
+	return f, show(t), problem(err)
+}
+
+// problem maps the registry's errors to the wire's.
+func problem(err error) error {
+	if err == nil {
+		return nil
+	}
+	if p, ok := errors.AsType[*api.Problem](err); ok {
+		return p
+	}
+	if fields, ok := errors.AsType[template.FieldErrors](err); ok {
+		p := api.NewProblem("bad-request", "%w", err)
+		for _, f := range fields {
+			p.WithField(f.Field, f.Detail)
+		}
+		return p
+	}
+	for _, c := range []struct {
+		err  error
+		code string
+	}{
+		{template.ErrNotFound, "not-found"}, {template.ErrConflict, "conflict"}, {template.ErrBusy, "busy"},
+		{template.ErrNotReady, "not-ready"}, {template.ErrPool, "bad-request"}, {template.ErrNoSpace, "no-space"},
+		{context.DeadlineExceeded, "timeout"},
+	} {
+		if errors.Is(err, c.err) {
+			return api.NewProblem(c.code, "%w", err)
+		}
+	}
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return api.NewProblem("template-failed", "%w", err).WithHint("`wherry template info` shows the state of each copy; `wherry template retry` tries again")
+}
+
+// show is a template as the wire has it; headers may be secret and stay here.
+func show(t template.Template) api.Template {
+	out := api.Template{ID: t.ID, URL: t.URL, Checksum: t.Checksum, Format: t.Format, Pool: t.Pool, DirectDownload: t.DirectDownload,
+		SyncFrom: t.SyncFrom, Digest: t.Digest, VirtualSize: t.VirtualSize, Size: t.Size, RemovedAt: t.RemovedAt,
+		Copies: []api.TemplateCopy{}, Refs: []api.TemplateRef{}}
+	for _, c := range t.Copies {
+		out.Copies = append(out.Copies, api.TemplateCopy{Pool: c.Pool, Path: c.Path, State: c.State, Progress: c.Progress,
+			Message: c.Message, Attempts: c.Attempts, RetryAt: c.RetryAt, UpdatedAt: c.UpdatedAt})
+	}
+	for _, r := range t.Refs {
+		out.Refs = append(out.Refs, api.TemplateRef{Project: r.Project, Instance: r.Instance, Disk: r.Disk, Volume: r.Volume, Pool: r.Pool})
+	}
+	return out
+}

@@ -14,11 +14,16 @@ type ImageInfo struct {
 	Format      string
 	VirtualSize int64
 	BackingFile string
-	DataFile    string
-	Encrypted   bool
-	Snapshots   int
-	Dirty       bool
-	Corrupt     bool
+	// ExternalData says that guest data lies in another file; DataFile is its
+	// name, if the image gives one.
+	ExternalData bool
+	DataFile     string
+	Encrypted    bool
+	Snapshots    int
+	Dirty        bool
+	Corrupt      bool
+	// UnknownIncompatible holds feature bits that the reader does not know.
+	UnknownIncompatible uint64
 }
 
 // Rules is the [Intake] of a host: what may become a template.
@@ -36,9 +41,13 @@ func (r Rules) Check(ctx context.Context, path, format string) (ImageInfo, error
 	if ctx.Err() != nil {
 		return ImageInfo{}, context.Cause(ctx)
 	}
-	head, err := readHead(path)
+	head, size, err := readHead(path)
 	if err != nil {
 		return ImageInfo{}, err
+	}
+	if format == FormatRaw && size%512 != 0 {
+		// QEMU would round it up: source and destination would differ.
+		return ImageInfo{}, fmt.Errorf("%w: %d bytes are no multiple of 512: the file may be cut short", ErrImage, size)
 	}
 	if err := judgeKind(Sniff(head), format); err != nil {
 		return ImageInfo{}, err
@@ -54,19 +63,24 @@ func (r Rules) Check(ctx context.Context, path, format string) (ImageInfo, error
 	return info, judge(info, format, limit)
 }
 
-func readHead(path string) ([]byte, error) {
+func readHead(path string) (head []byte, size int64, err error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer file.Close()
-	return io.ReadAll(io.LimitReader(file, headSize))
+	info, err := file.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	head, err = io.ReadAll(io.LimitReader(file, headSize))
+	return head, info.Size(), err
 }
 
 // whatCame adds to a wrong checksum what the file looks like, where that says
 // more: a login page in place of an image is no damaged download.
 func whatCame(path string, err error) error {
-	head, headErr := readHead(path)
+	head, _, headErr := readHead(path)
 	switch kind := Sniff(head); {
 	case headErr != nil || kind == "" || kind == FormatQcow2:
 		return err
@@ -101,8 +115,10 @@ func judge(info ImageInfo, format string, limit int64) error {
 		return refuse("declared as %s, but it is %s", format, info.Format)
 	case info.BackingFile != "":
 		return refuse("it names a backing file, %q", info.BackingFile)
-	case info.DataFile != "":
-		return refuse("it names a data file, %q", info.DataFile)
+	case info.DataFile != "" || info.ExternalData:
+		return refuse("its data lies in another file, %q", info.DataFile)
+	case info.UnknownIncompatible != 0:
+		return refuse("it uses unknown incompatible features, %#x", info.UnknownIncompatible)
 	case info.Encrypted:
 		return refuse("it is encrypted")
 	case info.Snapshots > 0:
@@ -116,8 +132,7 @@ func judge(info ImageInfo, format string, limit int64) error {
 	case info.VirtualSize > limit:
 		return refuse("virtual size is %d bytes, %d at most", info.VirtualSize, limit)
 	case info.VirtualSize%512 != 0:
-		// QEMU would round it up: source and destination would differ.
-		return refuse("virtual size of %d bytes is no multiple of 512: the file may be cut short", info.VirtualSize)
+		return refuse("virtual size of %d bytes is no multiple of 512", info.VirtualSize)
 	}
 	return nil
 }

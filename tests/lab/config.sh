@@ -97,6 +97,8 @@ agent_files() {
 		templates:
 		  pool: default
 		  allow_addresses: ["127.0.0.0/8", "10.77.0.0/24", "fd77::/64"]
+		targets:
+		  file_folders: [/srv/shared]
 		powerflex:
 		  root: /dev/disk/by-id
 		  rescan: ["/etc/wherry/powerflex-rescan"]

@@ -46,12 +46,12 @@ build_guest() { # build_guest BASE WRITER TARGET
 ensure_guest() {
 	local base writer guest
 	command -v go >/dev/null || die "go is not in PATH ($PATH): it builds the guest's program"
-	base=$cache/guest-base-$(key_of "$lab_src/guest.sh" "$lab_src/sources.sh")
+	base=$cache/guest-base-$({ echo "${guest_modules[@]}"; declare -f build_guest_base copy_modules; } | key_of)
 	build_once "$base" "the guest's kernel" build_guest_base
 	writer=$(mktemp)
 	(cd "$repo" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags=-s -o "$writer" ./tests/lab/guest/writer) ||
 		die "the guest's program does not build"
-	guest=$cache/guest-$(key_of "$base/vmlinuz" "$lab_src/guest.sh" "$lab_src/guest/init" "$writer")
+	guest=$cache/guest-$({ cat "$base/vmlinuz" "$lab_src/guest/init" "$writer"; declare -f build_guest; } | key_of)
 	build_once "$guest" "the guest" build_guest "$base" "$writer"
 	rm -f "$writer"
 	echo "$guest"

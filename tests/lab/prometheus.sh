@@ -21,6 +21,6 @@ build_prometheus() {
 	rm -rf "$target/package" "$target/tree"
 }
 
-path=$cache/prometheus-$(key_of "$lab_src/prometheus.sh")
+path=$cache/prometheus-$(declare -f build_prometheus | key_of)
 build_once "$path" "Prometheus" build_prometheus
 echo "$path"

@@ -12,7 +12,7 @@ root_strip=(
 	'/usr/share/OVMF/*' '/usr/share/ovmf/*' '/usr/share/AAVMF/*'
 )
 
-root_path() { echo "$cache/root-$1-$(key_of "$lab_src/root.sh" "$lab_src/sources.sh")"; }
+root_path() { echo "$cache/root-$1-$({ echo "${root_packages[@]}" "${root_strip[@]}"; declare -f build_root; } | key_of)"; }
 
 build_root() {
 	local suite=$1 target=$2 option log=$cache/root-$1.log

@@ -3,9 +3,10 @@
 
 # The roots come from the machine's own mirror: apt itself says which of its lists are Debian's, whatever
 # format they were written in, and third-party lists fall out because their release file names another origin.
+# The slash that apt adds goes again: after the name of a list of mirrors it would be wrong.
 debian_targets() {
 	apt-get indextargets --format '$(ORIGIN)|$(REPO_URI)|$(CODENAME)|$(COMPONENT)' 'Created-By: Packages' |
-		sed -n 's/^Debian|//p' | grep -E '\|bookworm(-updates|-security)?\|main$' | sort -u
+		sed -n 's/^Debian|//; T; s#/|#|#; p' | grep -E '\|bookworm(-updates|-security)?\|main$' | sort -u
 }
 
 # sources_list SUITE: one-line sources for that suite.

@@ -192,8 +192,12 @@ func (c *creation) generate() (string, error) {
 	if c.r.Clone != api.ModeFull {
 		disk.Backing = []domainxml.BackingLayer{{Path: c.copyPath, Format: c.template.Format, Type: "file"}}
 	}
-	xml, err := domainxml.Generate(domainxml.CreateSpec{Name: c.ref.Name, UUID: newUUID(), VCPUs: max(c.r.VCPUs, 1),
-		Memory: cmp.Or(c.r.Memory, int64(defaultMemory)), KVM: c.kvm, Disks: []domainxml.CreateDisk{disk}})
+	spec := domainxml.CreateSpec{Name: c.ref.Name, UUID: newUUID(), VCPUs: max(c.r.VCPUs, 1), SerialLog: c.r.ConsoleLog,
+		Memory: cmp.Or(c.r.Memory, int64(defaultMemory)), KVM: c.kvm, Disks: []domainxml.CreateDisk{disk}}
+	if b := c.r.Boot; b != nil {
+		spec.Kernel, spec.Initrd, spec.Cmdline = b.Kernel, b.Initrd, b.Cmdline
+	}
+	xml, err := domainxml.Generate(spec)
 	if err != nil {
 		return "", api.NewProblem("internal", "%w", err)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	lookEvery = 500 * time.Millisecond
+	lookEvery = 250 * time.Millisecond
 	lookLimit = 5 * time.Second // for one look: a hanging libvirt must not stop the watch
 )
 

@@ -73,7 +73,19 @@ type CreateRequest struct {
 	VCPUs     int    `json:"vcpus,omitempty"`
 	Memory    int64  `json:"memory,omitempty"`
 	DomainXML string `json:"domain_xml,omitempty"`
-	Start     bool   `json:"start,omitempty"`
+	// Boot starts a kernel of the host instead of the disk's boot loader.
+	Boot *Boot `json:"boot,omitempty"`
+	// ConsoleLog is a file of the host that gets a copy of the serial console.
+	ConsoleLog string `json:"console_log,omitempty"`
+	Start      bool   `json:"start,omitempty"`
+}
+
+// Boot is a direct kernel boot. The files must lie at the same paths on every
+// host that the instance may run on.
+type Boot struct {
+	Kernel  string `json:"kernel"`
+	Initrd  string `json:"initrd,omitempty"`
+	Cmdline string `json:"cmdline,omitempty"`
 }
 
 // DeleteRequest removes a stopped instance, its volumes too unless kept.

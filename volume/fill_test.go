@@ -26,11 +26,9 @@ func source(t testing.TB, dir string) volume.Chain {
 	qemuImg(t, "create", "-q", "-f", "raw", dir+"/base", fmt.Sprint(10*mib))
 	write(t, "raw", dir+"/base", "write -P 1 0 3M")
 	qcow2(t, dir+"/mid", fmt.Sprint(10*mib+512), "-F", "raw", "-b", "base", "-o", "cluster_size=4k")
-	write(t, "qcow2", dir+"/mid", "write -P 2 2M 2M")
-	write(t, "qcow2", dir+"/mid", "write -z 1M 100k")
+	write(t, "qcow2", dir+"/mid", "write -P 2 2M 2M", "write -z 1M 100k")
 	top := qcow2(t, dir+"/top", fmt.Sprint(10*mib+512), "-F", "qcow2", "-b", "mid", "-o", "extended_l2=on")
-	write(t, "qcow2", top, "write -P 3 6M 5k")
-	write(t, "qcow2", top, "write -P 4 10M 512")
+	write(t, "qcow2", top, "write -P 3 6M 5k", "write -P 4 10M 512")
 	return walk(t, top, volume.FormatQcow2, dir)
 }
 
@@ -44,11 +42,11 @@ func TestFill(t *testing.T) {
 		"qcow2, 2 MiB":   {Format: "qcow2", VirtualSize: 12 * mib, ClusterSize: 2 * mib},
 		"qcow2 extended": {Format: "qcow2", VirtualSize: 12 * mib, ExtendedL2: true},
 	}
+	src := source(t, tempDir(t))
 	for name, spec := range specs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := tempDir(t)
-			src := source(t, dir)
 			spec.Path = dir + "/disk"
 			o := formatted(t, spec)
 			var last atomic.Int64
@@ -144,10 +142,11 @@ func kill(t testing.TB, pidFile string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, "sh", "-c", `kill "$1"; tail --pid="$1" -f /dev/null`, "sh", strings.TrimSpace(string(pid)))
+	run(t, "sh", "-c", `kill "$1"; tail -s0.05 --pid="$1" -f /dev/null`, "sh", strings.TrimSpace(string(pid)))
 }
 
 func TestFillRefuses(t *testing.T) {
+	shared := source(t, tempDir(t))
 	tests := map[string]struct {
 		prepare func(t *testing.T, dir string) (volume.Chain, volume.Owned, volume.Format)
 		want    error
@@ -156,7 +155,7 @@ func TestFillRefuses(t *testing.T) {
 			return nil, formatted(t, volume.Spec{Path: dir + "/d", Format: "raw", VirtualSize: mib}), "raw"
 		}, volume.ErrUnsafe},
 		"half a chain": {func(t *testing.T, dir string) (volume.Chain, volume.Owned, volume.Format) {
-			return source(t, dir)[:2], formatted(t, volume.Spec{Path: dir + "/d", Format: "raw", VirtualSize: 11 * mib}), "raw"
+			return shared[:2], formatted(t, volume.Spec{Path: dir + "/d", Format: "raw", VirtualSize: 11 * mib}), "raw"
 		}, volume.ErrUnsafe},
 		"corrupt source": {func(t *testing.T, dir string) (volume.Chain, volume.Owned, volume.Format) {
 			path := qcow2(t, dir+"/s", "1M")
@@ -168,31 +167,30 @@ func TestFillRefuses(t *testing.T) {
 			return walk(t, path, "qcow2"), formatted(t, volume.Spec{Path: dir + "/d", Format: "raw", VirtualSize: mib}), "raw"
 		}, volume.ErrUnsafe},
 		"smaller destination": {func(t *testing.T, dir string) (volume.Chain, volume.Owned, volume.Format) {
-			return source(t, dir), formatted(t, volume.Spec{Path: dir + "/d", Format: "qcow2", VirtualSize: 10 * mib}), "qcow2"
+			return shared, formatted(t, volume.Spec{Path: dir + "/d", Format: "qcow2", VirtualSize: 10 * mib}), "qcow2"
 		}, volume.ErrTooSmall},
 		"used raw volume": {func(t *testing.T, dir string) (volume.Chain, volume.Owned, volume.Format) {
 			o := formatted(t, volume.Spec{Path: dir + "/d", Format: "raw", VirtualSize: 11 * mib})
 			write(t, "raw", o.Path, "write -P 1 1M 1k")
-			return source(t, dir), o, "raw"
+			return shared, o, "raw"
 		}, volume.ErrNotFresh},
 		"used qcow2 volume": {func(t *testing.T, dir string) (volume.Chain, volume.Owned, volume.Format) {
 			o := formatted(t, volume.Spec{Path: dir + "/d", Format: "qcow2", VirtualSize: 11 * mib})
 			write(t, "qcow2", o.Path, "write -P 1 1M 1k")
-			return source(t, dir), o, "qcow2"
+			return shared, o, "qcow2"
 		}, volume.ErrNotFresh},
 		"linked volume": {func(t *testing.T, dir string) (volume.Chain, volume.Owned, volume.Format) {
-			s := source(t, dir)
-			return s, formatted(t, volume.Spec{Path: dir + "/d", Format: "qcow2", VirtualSize: 11 * mib, Backing: dir + "/base", BackingFormat: "raw"}), "qcow2"
+			return shared, formatted(t, volume.Spec{Path: dir + "/d", Format: "qcow2", VirtualSize: 11 * mib, Backing: shared[2].Path, BackingFormat: "raw"}), "qcow2"
 		}, volume.ErrNotFresh},
 		"unformatted volume": {func(t *testing.T, dir string) (volume.Chain, volume.Owned, volume.Format) {
-			return source(t, dir), reserve(t, dir+"/d"), "qcow2"
+			return shared, reserve(t, dir+"/d"), "qcow2"
 		}, volume.ErrNotQcow2},
 		"another file in its place": {func(t *testing.T, dir string) (volume.Chain, volume.Owned, volume.Format) {
 			o := formatted(t, volume.Spec{Path: dir + "/d", Format: "raw", VirtualSize: 11 * mib})
 			if err := os.Rename(writeFile(t, dir+"/new", make([]byte, 11*mib)), o.Path); err != nil {
 				t.Fatal(err)
 			}
-			return source(t, dir), o, "raw"
+			return shared, o, "raw"
 		}, volume.ErrNotOwned},
 	}
 	for name, tt := range tests {

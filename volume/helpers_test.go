@@ -44,10 +44,14 @@ func qcow2(t testing.TB, path, size string, args ...string) string {
 	return path
 }
 
-// write puts a pattern into an image as a guest would.
-func write(t testing.TB, format, path, command string) {
+// write puts patterns into an image as a guest would.
+func write(t testing.TB, format, path string, commands ...string) {
 	t.Helper()
-	run(t, "qemu-io", "-f", format, "-c", command, path)
+	args := []string{"-f", format}
+	for _, c := range commands {
+		args = append(args, "-c", c)
+	}
+	run(t, "qemu-io", append(args, path)...)
 }
 
 func writeFile(t testing.TB, path string, b []byte) string {

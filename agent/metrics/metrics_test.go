@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -182,22 +183,23 @@ func TestArrivingInstanceHasNoCounters(t *testing.T) {
 
 // When libvirt fails, the last values stay, age, and say so.
 func TestLastValuesStay(t *testing.T) {
-	now := time.Unix(1000, 0)
-	s := &source{up: true, stats: func(context.Context) ([]metrics.Stat, error) { return instances(), nil }}
+	var asked, seconds atomic.Int64
+	s := &source{stats: func(context.Context) ([]metrics.Stat, error) {
+		if asked.Add(1) == 1 {
+			return instances(), nil
+		}
+		return nil, errors.New("connection reset")
+	}}
 	m := metrics.New("v0")
-	c := m.Collector(s, metrics.CollectorOptions{Now: func() time.Time { return now }})
-	gather(t, c)
-	s.up, s.stats = false, func(context.Context) ([]metrics.Stat, error) { return nil, errors.New("connection reset") }
-	now = now.Add(42 * time.Second)
-
 	ticks, finished := make(chan time.Time), make(chan struct{})
+	c := m.Collector(s, metrics.CollectorOptions{Ticks: ticks, Now: func() time.Time { return time.Unix(seconds.Load(), 0) }})
 	ctx, cancel := context.WithCancel(t.Context())
-	failing := m2(t, s, ticks)
-	go func() { defer close(finished); failing.Run(ctx) }()
-	ticks <- now // one failure is behind it
-	ticks <- now // and another
+	go func() { defer close(finished); c.Run(ctx) }()
+	ticks <- time.Time{} // taken when the first gathering, the good one, is over
+	ticks <- time.Time{} // and when the second is, which failed
 	cancel()
 	<-finished
+	seconds.Store(42)
 
 	text := scrape(t, m)
 	for _, want := range []string{"wherry_libvirt_up 0", "wherry_instance_stats_age_seconds 42", `wherry_instance_info{name="vm1"`} {
@@ -205,11 +207,9 @@ func TestLastValuesStay(t *testing.T) {
 			t.Errorf("missing: %s", want)
 		}
 	}
-}
-
-func m2(t *testing.T, s metrics.Source, ticks <-chan time.Time) *metrics.Collector {
-	t.Helper()
-	return metrics.New("v0").Collector(s, metrics.CollectorOptions{Ticks: ticks})
+	if strings.Contains(text, "\nwherry_instance_stats_errors_total 0") {
+		t.Error("the failure was not counted")
+	}
 }
 
 // A libvirt that hangs delays no scrape, and its gathering has a deadline.

@@ -56,25 +56,42 @@ func checkIncoming(r api.IncomingRequest) (f faults) {
 	}
 	for i, s := range r.Stage {
 		at := fmt.Sprintf("stage[%d].", i)
-		f.name(at+"pool", s.Pool)
-		f.peer(at+"sync_from", s.SyncFrom)
+		f.pool(at+"pool", s.Pool)
+		if s.SyncFrom != "" {
+			f.peer(at+"sync_from", s.SyncFrom)
+		}
 	}
 	for i, t := range r.Targets {
 		f.target(fmt.Sprintf("targets[%d].", i), t)
 	}
+	f.record("record.", r.Record)
 	return f
 }
 
 func checkCommit(r api.CommitRequest) (f faults) {
-	f.project("record.project", r.Record.Project)
-	f.name("record.name", r.Record.Name)
-	f.uuid("record.uuid", r.Record.UUID)
-	f.given("record.domain_xml", r.Record.DomainXML)
-	seen := map[string]bool{}
-	for i, d := range r.Record.Disks {
-		at := fmt.Sprintf("record.disks[%d].", i)
-		f.disk(at+"target", d.Target)
-		f.once(at+"target", d.Target, seen)
+	if r.Record != nil {
+		f.record("record.", *r.Record)
 	}
 	return f
+}
+
+// record checks the record of an instance. An instance that Wherry did not
+// make has none; it then comes without a name.
+func (f *faults) record(at string, r api.Record) {
+	if r.Name == "" && r.UUID == "" && len(r.Disks) == 0 {
+		return
+	}
+	f.project(at+"project", r.Project)
+	f.name(at+"name", r.Name)
+	f.uuid(at+"uuid", r.UUID)
+	f.given(at+"domain_xml", r.DomainXML)
+	seen := map[string]bool{}
+	for i, d := range r.Disks {
+		field := fmt.Sprintf("%sdisks[%d].target", at, i)
+		f.disk(field, d.Target)
+		f.once(field, d.Target, seen)
+	}
+	for i, t := range r.Targets {
+		f.target(fmt.Sprintf("%stargets[%d].", at, i), t)
+	}
 }

@@ -2,6 +2,8 @@ package http
 
 import (
 	"fmt"
+	"strings"
+	"unicode"
 
 	"github.com/wherry-kvm/wherry/http/api"
 )
@@ -19,6 +21,18 @@ func checkCreate(r api.CreateRequest) (f faults) {
 	f.notNegative("disk_size", r.DiskSize)
 	f.notNegative("vcpus", int64(r.VCPUs))
 	f.notNegative("memory", r.Memory)
+	if r.Boot != nil {
+		f.file("boot.kernel", r.Boot.Kernel)
+		if r.Boot.Initrd != "" {
+			f.file("boot.initrd", r.Boot.Initrd)
+		}
+		if strings.ContainsFunc(r.Boot.Cmdline, unicode.IsControl) {
+			f.add("boot.cmdline", "may not contain control characters")
+		}
+	}
+	if r.ConsoleLog != "" {
+		f.file("console_log", r.ConsoleLog)
+	}
 	return f
 }
 

@@ -36,6 +36,7 @@ type Client struct {
 	address  string
 	base     string // scheme and host, for URLs
 	http     *http.Client
+	idle     func()
 	first    time.Duration // the first pause before trying again
 	patience time.Duration // how long an agent may be away while something is followed
 }
@@ -46,6 +47,7 @@ type options struct {
 	log      *slog.Logger
 	first    time.Duration
 	patience time.Duration
+	wrap     func(http.RoundTripper) http.RoundTripper
 }
 
 // Option changes how a client connects.
@@ -60,6 +62,12 @@ func WithInsecure() Option { return func(o *options) { o.insecure = true } }
 
 // WithLog logs certificates that change or cannot be re-read.
 func WithLog(log *slog.Logger) Option { return func(o *options) { o.log = log } }
+
+// WithTransport puts what wrap returns around the client's transport, for
+// metrics, tracing or a test that looks at what crosses.
+func WithTransport(wrap func(http.RoundTripper) http.RoundTripper) Option {
+	return func(o *options) { o.wrap = wrap }
+}
 
 // WithRetry says how WaitOperation and Events bear an agent that is away: the
 // first pause, doubled up to 2 s, and how long it may be away at a time.
@@ -92,8 +100,13 @@ func New(address string, files TLS, opts ...Option) (*Client, error) {
 	} else if err := c.overTCP(transport, files, o); err != nil {
 		return nil, fmt.Errorf("agent address %q: %w", address, err)
 	}
+	var outer http.RoundTripper = transport
+	if o.wrap != nil {
+		outer = o.wrap(transport)
+	}
+	c.idle = transport.CloseIdleConnections
 	c.http = &http.Client{
-		Transport: transport,
+		Transport: outer,
 		// An agent does not redirect; whoever does is not one.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -159,4 +172,4 @@ func loopback(host string) bool {
 func (c *Client) Address() string { return c.address }
 
 // Close closes connections that are idle. Calls under way go on.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { c.idle() }

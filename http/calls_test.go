@@ -1,0 +1,306 @@
+package http_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	wherry "github.com/wherry-kvm/wherry/http"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/http/client"
+)
+
+var (
+	aTime      = time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
+	aUUID      = "5b7c1a9e-3f6d-4e55-9f1c-0d7a51a0c001"
+	aDigest    = "sha256:" + strings.Repeat("ab", 32)
+	aLayer     = api.Layer{Path: "/images/base.qcow2", Format: "qcow2", VirtualSize: 1 << 30, Allocated: 1 << 20, Digest: aDigest, Template: "rocky9"}
+	aPlace     = api.DiskPlace{Pool: "default", Kind: "file", Path: "/images/vm1.qcow2", Format: "qcow2"}
+	anInstance = api.Instance{Project: "default", Name: "vm1", UUID: aUUID, State: "running", VCPUs: 2, Memory: 1 << 30, Managed: true}
+	anOp       = api.Operation{
+		ID: "01JD7ZK3M8", Kind: "migrate", Project: "default", Instance: "vm1", Status: api.StatusRunning, Phase: "perform",
+		Progress: api.Progress{Percent: 12.5, Disks: []api.PartProgress{{Target: "vda", BytesDone: 1, BytesTotal: 8}}},
+		Steps:    []api.Step{{Name: "inspect", Status: "done", StartedAt: aTime, EndedAt: &aTime}},
+		Result:   json.RawMessage(`{"mode":"full"}`), CreatedAt: aTime, UpdatedAt: aTime, Cancellable: true,
+	}
+	aTemplate = api.Template{
+		ID: "rocky9", URL: "http://images/rocky9", Checksum: aDigest, Format: "qcow2", Pool: "default", DirectDownload: true, Digest: aDigest,
+		Copies: []api.TemplateCopy{{Pool: "default", State: api.CopyReady, Progress: 100, UpdatedAt: aTime}},
+		Refs:   []api.TemplateRef{{Project: "default", Instance: "vm1", Disk: "vda", Volume: "vm1.qcow2", Pool: "default"}},
+	}
+	anIncoming = api.Incoming{
+		ID: "in1", Operation: "op1", Project: "default", Name: "vm1", UUID: aUUID, State: "ready", Lease: aTime,
+		Disks: []api.IncomingPlace{{Target: "vda", Path: "/images/vm1.qcow2", Format: "qcow2"}},
+	}
+	aHost    = api.Host{Name: "a", UUID: aUUID, Pools: []api.Pool{{Name: "default", Type: "dir", Active: true}}, Counts: map[string]int{"running": 1}}
+	aRef     = api.Ref{Project: "blue", Name: "vm 1+ü"} // a name that must be escaped
+	aMigrate = api.MigrateRequest{
+		Destination: "https://b:8470", Mode: "auto", Seed: "off", Bandwidth: 1 << 20, MaxDowntime: api.Duration(300 * time.Millisecond),
+		Disks: []api.DiskRequest{{Target: "vda", Pool: "fast", Format: "raw", Connect: &api.Target{
+			Type: "iscsi", Portal: "[fd77::9]:3260", IQN: "iqn.2026-01.org.example:store", LUN: 1, CHAP: &api.CHAP{User: "u", Secret: "s"},
+		}}},
+	}
+	aPlan = api.Plan{
+		Mode: "full", Forced: true, Reasons: []api.Reason{{Code: "direct-download", Disk: "vda", Detail: "it is"}},
+		Disks:  []api.PlanDisk{{Target: "vda", Action: api.ActionCopy, Clone: "full", Reason: "direct-download", Chain: []api.Layer{aLayer}, Source: aPlace, Destination: &aPlace}},
+		Checks: []api.Check{{Code: "cpu-compatible", OK: true, Detail: "same"}},
+	}
+	aFactsRequest = api.FactsRequest{
+		Project: "default", Name: "vm1", UUID: aUUID, HostUUID: aUUID, DomainXML: "<domain/>",
+		Disks: []api.FactsDisk{{
+			Target: "vda", Path: "/images/vm1.qcow2", Kind: "file", Size: 1, Chain: []api.Layer{aLayer},
+			Probe: &api.Probe{Name: ".wherry-probe-00", Token: "t"},
+		}},
+	}
+	someFacts = api.Facts{
+		Host: aHost, LibvirtURI: "qemu+tls://b/system", Pools: []api.Pool{}, CPU: api.Check{Code: "cpu-compatible", OK: true, Detail: "same"},
+		Disks: []api.DiskFacts{{Target: "vda", Layers: []api.LayerFacts{{Path: "/images/base.qcow2", State: "verified"}}}},
+	}
+	aRecord = api.Record{
+		Project: "default", Name: "vm1", UUID: aUUID, DomainXML: "<domain/>", PowerState: "running", UpdatedAt: aTime,
+		Disks: []api.RecordDisk{{Target: "vda", Path: "/images/vm1.qcow2", Format: "qcow2", Owned: true}},
+	}
+	aReservation = api.IncomingRequest{
+		Operation: "op1", Source: "a", Project: "default", Name: "vm1", UUID: aUUID, Record: aRecord, Lease: api.Duration(time.Minute),
+		Disks: []api.IncomingDisk{{Target: "vda", Place: aPlace, VirtualSize: 1 << 30, Seed: &api.Seed{From: "source", Chain: []api.Layer{aLayer}}}},
+		Stage: []api.StageLayer{{Template: "rocky9", Layer: aLayer, Pool: "default", SyncFrom: "https://a:8470", Record: &aTemplate}},
+	}
+	someTargets = api.TargetsRequest{Add: true, Targets: []api.Target{
+		{Type: "file", Path: "/srv/share"}, {Type: "powerflex", SystemID: "0f", VolumeID: "ab"}, {Type: "rbd", Pool: "p", Image: "i", Monitors: []string{"m1:6789"}},
+	}}
+	aTemplateRequest = api.TemplateRequest{
+		ID: "rocky9", URL: "http://images/rocky9", Checksum: aDigest, Format: "qcow2", DirectDownload: true, Headers: map[string]string{"Authorization": "Bearer x"},
+	}
+)
+
+// seen notes what a fake was called with.
+type seen struct{ args []any }
+
+func (s *seen) note(args ...any) { s.args = args }
+
+// everyCall gives each call of the client, what the service is to be called
+// with and what the client is to get back.
+func everyCall(a *agent, s *seen) []struct {
+	route  string
+	call   func(ctx context.Context, c *client.Client) (any, error)
+	wants  []any // the service's arguments
+	answer any
+} {
+	a.instances = fakeInstances{
+		ListFn: func(_ context.Context, p string) ([]api.Instance, error) {
+			s.note(p)
+			return []api.Instance{anInstance}, nil
+		},
+		GetFn: func(_ context.Context, r api.Ref) (api.Instance, error) { s.note(r); return anInstance, nil },
+		DisksFn: func(_ context.Context, r api.Ref) ([]api.Disk, error) {
+			s.note(r)
+			return []api.Disk{{Target: "vda", Chain: []api.Layer{aLayer}}}, nil
+		},
+	}
+	a.actions = fakeActions{
+		CreateFn: func(_ context.Context, p string, r api.CreateRequest, k api.Idempotency) (api.Operation, error) {
+			s.note(p, r, k.Key)
+			return anOp, nil
+		},
+		DeleteFn: func(_ context.Context, ref api.Ref, r api.DeleteRequest, k api.Idempotency) (api.Operation, error) {
+			s.note(ref, r, k.Key)
+			return anOp, nil
+		},
+		StartFn: func(_ context.Context, ref api.Ref, k api.Idempotency) (api.Operation, error) {
+			s.note(ref, k.Key)
+			return anOp, nil
+		},
+		StopFn: func(_ context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
+			s.note(ref, r, k.Key)
+			return anOp, nil
+		},
+	}
+	a.migrations = fakeMigrations{
+		PlanFn: func(_ context.Context, ref api.Ref, r api.MigrateRequest) (api.Plan, error) {
+			s.note(ref, r)
+			return aPlan, nil
+		},
+		MigrateFn: func(_ context.Context, ref api.Ref, r api.MigrateRequest, k api.Idempotency) (api.Operation, error) {
+			s.note(ref, r, k.Key)
+			return anOp, nil
+		},
+	}
+	a.incoming = fakeIncoming{
+		FactsFn: func(_ context.Context, r api.FactsRequest) (api.Facts, error) { s.note(r); return someFacts, nil },
+		ReserveFn: func(_ context.Context, r api.IncomingRequest) (api.Incoming, error) {
+			s.note(r)
+			return anIncoming, nil
+		},
+		RenewFn: func(_ context.Context, id string) (api.Incoming, error) { s.note("renew", id); return anIncoming, nil },
+		GetFn:   func(_ context.Context, id string) (api.Incoming, error) { s.note("get", id); return anIncoming, nil },
+		CommitFn: func(_ context.Context, id string, r api.CommitRequest) (api.Incoming, error) {
+			s.note(id, r)
+			return anIncoming, nil
+		},
+		RemoveFn: func(_ context.Context, id string) error { s.note("remove", id); return nil },
+	}
+	a.operations = fakeOperations{
+		GetFn: func(_ context.Context, id string) (api.Operation, error) { s.note("get", id); return anOp, nil },
+		ListFn: func(_ context.Context, instance, status string) ([]api.Operation, error) {
+			s.note(instance, status)
+			return []api.Operation{anOp, {ID: "other", Project: "blue", Status: api.StatusRunning, Steps: []api.Step{}}}, nil
+		},
+		WaitFn: func(_ context.Context, id string, d time.Duration) (api.Operation, error) {
+			s.note(id, d)
+			return anOp, nil
+		},
+		CancelFn: func(_ context.Context, id string) (api.Operation, error) { s.note("cancel", id); return anOp, nil },
+	}
+	a.templates = fakeTemplates{
+		ListFn: func(context.Context) ([]api.Template, error) { s.note(); return []api.Template{aTemplate}, nil },
+		GetFn:  func(_ context.Context, id string) (api.Template, error) { s.note("get", id); return aTemplate, nil },
+		RegisterFn: func(_ context.Context, r api.TemplateRequest, k api.Idempotency) (api.Operation, error) {
+			s.note(r, k.Key)
+			return anOp, nil
+		},
+		RemoveFn: func(_ context.Context, id string) (api.Template, error) { s.note("remove", id); return aTemplate, nil },
+		RetryFn: func(_ context.Context, id string, k api.Idempotency) (api.Operation, error) {
+			s.note("retry", id, k.Key)
+			return anOp, nil
+		},
+	}
+	connected := api.TargetsResponse{Connected: []api.ConnectedTarget{{Index: 0, Path: "/srv/share"}}}
+	a.targets.ModifyFn = func(_ context.Context, r api.TargetsRequest) (api.TargetsResponse, error) {
+		s.note(r)
+		return connected, nil
+	}
+	a.hosts = fakeHosts{
+		HostFn:  func(context.Context) (api.Host, error) { s.note(); return aHost, nil },
+		ReadyFn: func(context.Context) error { s.note("ready"); return nil },
+	}
+	a.options.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s.note("metrics")
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		_, _ = w.Write([]byte("up 1\n"))
+	})
+
+	type row = struct {
+		route  string
+		call   func(ctx context.Context, c *client.Client) (any, error)
+		wants  []any
+		answer any
+	}
+	type ctx = context.Context
+	type cl = *client.Client
+	create := api.CreateRequest{Name: "vm1", Template: "rocky9", Pool: "default", DiskSize: 1 << 30, Clone: "linked", VCPUs: 2, Memory: 1 << 30, Start: true}
+	stop := api.StopRequest{Timeout: api.Duration(90 * time.Second), OnTimeout: "force"}
+	commit := api.CommitRequest{Record: &aRecord}
+	return []row{
+		{"GET /v1/host", func(x ctx, c cl) (any, error) { return c.Host(x) }, nil, aHost},
+		{"GET /v1/instances", func(x ctx, c cl) (any, error) { return c.Instances(x, "") }, []any{"default"}, []api.Instance{anInstance}},
+		{"GET /v1/instances", func(x ctx, c cl) (any, error) { return c.Instances(x, "blue") }, []any{"blue"}, []api.Instance{anInstance}},
+		{"GET /v1/instances", func(x ctx, c cl) (any, error) { return c.Instances(x, client.AllProjects) }, []any{""}, []api.Instance{anInstance}},
+		{"GET /v1/instances/:name", func(x ctx, c cl) (any, error) { return c.Instance(x, aRef) }, []any{aRef}, anInstance},
+		{"GET /v1/instances/:name", func(x ctx, c cl) (any, error) { return c.Instance(x, api.Ref{Name: "100%"}) }, []any{api.Ref{Project: "default", Name: "100%"}}, anInstance},
+		{"GET /v1/instances/:name/disks", func(x ctx, c cl) (any, error) { return c.Disks(x, aRef) }, []any{aRef}, []api.Disk{{Target: "vda", Chain: []api.Layer{aLayer}}}},
+		{"POST /v1/instances", func(x ctx, c cl) (any, error) { return c.Create(x, "blue", create, "k1") }, []any{"blue", create, "k1"}, anOp},
+		{"DELETE /v1/instances/:name", func(x ctx, c cl) (any, error) { return c.Delete(x, aRef, api.DeleteRequest{KeepVolumes: true}, "") }, []any{aRef, api.DeleteRequest{KeepVolumes: true}, ""}, anOp},
+		{"POST /v1/instances/:name/start", func(x ctx, c cl) (any, error) { return c.Start(x, aRef, "k2") }, []any{aRef, "k2"}, anOp},
+		{"POST /v1/instances/:name/stop", func(x ctx, c cl) (any, error) { return c.Stop(x, aRef, stop, "k3") }, []any{aRef, stop, "k3"}, anOp},
+		{"POST /v1/instances/:name/migrate/plan", func(x ctx, c cl) (any, error) { return c.Plan(x, aRef, aMigrate) }, []any{aRef, aMigrate}, aPlan},
+		{"POST /v1/instances/:name/migrate", func(x ctx, c cl) (any, error) { return c.Migrate(x, aRef, aMigrate, "k4") }, []any{aRef, aMigrate, "k4"}, anOp},
+		{"GET /v1/operations", func(x ctx, c cl) (any, error) {
+			return c.Operations(x, client.OperationFilter{Project: "default", Instance: "vm1", Status: "running"})
+		}, []any{"vm1", "running"}, []api.Operation{anOp}},
+		{"GET /v1/operations/:id", func(x ctx, c cl) (any, error) { return c.Operation(x, "op1") }, []any{"get", "op1"}, anOp},
+		{"GET /v1/operations/:id", func(x ctx, c cl) (any, error) { return c.OperationWait(x, "op1", time.Second) }, []any{"op1", time.Second}, anOp},
+		{"GET /v1/operations/:id", func(x ctx, c cl) (any, error) { return c.OperationWait(x, "op1", time.Hour) }, []any{"op1", time.Minute}, anOp},
+		{"DELETE /v1/operations/:id", func(x ctx, c cl) (any, error) { return c.Cancel(x, "op1") }, []any{"cancel", "op1"}, anOp},
+		{"GET /v1/templates", func(x ctx, c cl) (any, error) { return c.Templates(x) }, nil, []api.Template{aTemplate}},
+		{"GET /v1/templates/:id", func(x ctx, c cl) (any, error) { return c.Template(x, "rocky9") }, []any{"get", "rocky9"}, aTemplate},
+		{"POST /v1/templates", func(x ctx, c cl) (any, error) { return c.RegisterTemplate(x, aTemplateRequest, "k5") }, []any{aTemplateRequest, "k5"}, anOp},
+		{"DELETE /v1/templates/:id", func(x ctx, c cl) (any, error) { return c.RemoveTemplate(x, "rocky9") }, []any{"remove", "rocky9"}, aTemplate},
+		{"POST /v1/templates/:id/retry", func(x ctx, c cl) (any, error) { return c.RetryTemplate(x, "rocky9", "k6") }, []any{"retry", "rocky9", "k6"}, anOp},
+		{"POST /v1/targets", func(x ctx, c cl) (any, error) { return c.ModifyTargets(x, someTargets) }, []any{someTargets}, connected},
+		{"POST /v1/incoming/facts", func(x ctx, c cl) (any, error) { return c.Facts(x, aFactsRequest) }, []any{aFactsRequest}, someFacts},
+		{"POST /v1/incoming", func(x ctx, c cl) (any, error) { return c.Reserve(x, aReservation) }, []any{aReservation}, anIncoming},
+		{"GET /v1/incoming/:id", func(x ctx, c cl) (any, error) { return c.Incoming(x, "in1") }, []any{"get", "in1"}, anIncoming},
+		{"POST /v1/incoming/:id/renew", func(x ctx, c cl) (any, error) { return c.Renew(x, "in1") }, []any{"renew", "in1"}, anIncoming},
+		{"POST /v1/incoming/:id/commit", func(x ctx, c cl) (any, error) { return c.Commit(x, "in1", commit) }, []any{"in1", commit}, anIncoming},
+		{"DELETE /v1/incoming/:id", func(x ctx, c cl) (any, error) { return nil, c.RemoveIncoming(x, "in1") }, []any{"remove", "in1"}, nil},
+		{"GET /livez", func(x ctx, c cl) (any, error) { return nil, c.Live(x) }, nil, nil},
+		{"GET /readyz", func(x ctx, c cl) (any, error) { return nil, c.Ready(x) }, []any{"ready"}, nil},
+		{"GET /metrics", func(x ctx, c cl) (any, error) { b, err := c.Metrics(x); return string(b), err }, []any{"metrics"}, "up 1\n"},
+	}
+}
+
+// sameOnTheWire takes a missing list or map and an empty one for the same.
+var sameOnTheWire = cmpopts.EquateEmpty()
+
+func TestEveryCallCrossesWhole(t *testing.T) {
+	a, s := newAgent(t), &seen{}
+	rows := everyCall(a, s)
+	a.serve(t, wherry.Listeners{})
+	c := a.client(t)
+	for _, row := range rows {
+		t.Run(row.route, func(t *testing.T) {
+			s.note()
+			got, err := row.call(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(row.wants, s.args, sameOnTheWire); d != "" {
+				t.Errorf("the service was called with (+), not with (-): %s", d)
+			}
+			if d := cmp.Diff(row.answer, got, sameOnTheWire); d != "" {
+				t.Errorf("the client got (+), not (-): %s", d)
+			}
+		})
+	}
+	// Streams have tests of their own.
+	covered := []string{"GET /v1/events", "GET /v1/templates/:id/content", "GET /v1/openapi.yaml"}
+	for _, row := range rows {
+		covered = append(covered, row.route)
+	}
+	for _, r := range a.server.Routes() {
+		if !slices.Contains(covered, r[0]+" "+r[1]) {
+			t.Errorf("%s %s is called by no test", r[0], r[1])
+		}
+	}
+}
+
+func TestOperationsAreAcceptedWithTheirLocation(t *testing.T) {
+	a := newAgent(t)
+	a.actions.StartFn = func(context.Context, api.Ref, api.Idempotency) (api.Operation, error) { return anOp, nil }
+	a.incoming.ReserveFn = func(context.Context, api.IncomingRequest) (api.Incoming, error) { return anIncoming, nil }
+	a.serve(t, wherry.Listeners{})
+	got := a.raw(t, "POST", "/v1/instances/vm1/start", "")
+	if got.StatusCode != http.StatusAccepted || got.Header.Get("Location") != "/v1/operations/01JD7ZK3M8" {
+		t.Errorf("start: %s at %q", got.Status, got.Header.Get("Location"))
+	}
+	body, err := json.Marshal(aReservation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = a.raw(t, "POST", "/v1/incoming", string(body))
+	if got.StatusCode != http.StatusCreated || got.Header.Get("Location") != "/v1/incoming/in1" {
+		t.Errorf("reserve: %s at %q", got.Status, got.Header.Get("Location"))
+	}
+}
+
+func TestListsAreNeverNull(t *testing.T) {
+	a := newAgent(t)
+	a.instances.ListFn = func(context.Context, string) ([]api.Instance, error) { return nil, nil }
+	a.instances.DisksFn = func(context.Context, api.Ref) ([]api.Disk, error) { return []api.Disk{{Target: "sda"}}, nil }
+	a.serve(t, wherry.Listeners{})
+	for path, want := range map[string]string{
+		"/v1/instances":           `{"instances":[]}`,
+		"/v1/instances/vm1/disks": `"chain":[]`,
+	} {
+		if got := a.raw(t, "GET", path, ""); !strings.Contains(string(got.body), want) {
+			t.Errorf("%s: %s, not %s", path, got.body, want)
+		}
+	}
+}

@@ -1,0 +1,21 @@
+package http
+
+// Routes gives method and pattern of every route, for the contract's test.
+func (s *Server) Routes() [][2]string {
+	var out [][2]string
+	for _, r := range s.routes() {
+		out = append(out, [2]string{r.method, r.path})
+	}
+	return out
+}
+
+// PeerRoutes gives those that a peer may call.
+func (s *Server) PeerRoutes() [][2]string {
+	var out [][2]string
+	for _, r := range s.routes() {
+		if r.peer {
+			out = append(out, [2]string{r.method, r.path})
+		}
+	}
+	return out
+}

@@ -20,6 +20,10 @@ import (
 // path, and Connect proves that it can.
 type ISCSI struct {
 	Runner volume.Runner
+	// Initiator is the initiator's own name; empty means QEMU's default. A
+	// storage system that admits initiators by name must admit both this one
+	// and the one of the instance's QEMU.
+	Initiator string
 	// Timeout bounds the login; 0 means DefaultTimeout.
 	Timeout time.Duration
 }
@@ -66,6 +70,9 @@ func (c ISCSI) VirtualSize(ctx context.Context, t Target) (int64, error) {
 		return 0, err
 	}
 	options := [][2]string{{"driver", "iscsi"}, {"transport", "tcp"}, {"portal", portal}, {"target", t.IQN}, {"lun", strconv.Itoa(t.LUN)}}
+	if c.Initiator != "" {
+		options = append(options, [2]string{"initiator-name", c.Initiator})
+	}
 	if t.CHAP == nil {
 		return probe(ctx, c.Runner, c.Timeout, imageOptions(options...))
 	}

@@ -21,6 +21,9 @@ import (
 // maxBody bounds a request's body, in bytes (api.md).
 const maxBody = 1 << 20
 
+// maxDrain bounds how much of a body that is too large is taken and dropped.
+const maxDrain = 16 << 20
+
 // call is one request on its way through a handler, its body read.
 type call struct {
 	echo.Context
@@ -34,15 +37,15 @@ func (c *call) ctx() context.Context { return c.Request().Context() }
 // would take the deadline for a caller who left.
 func readBody(c echo.Context) ([]byte, error) {
 	r := c.Request()
-	if r.ContentLength > maxBody {
-		return nil, api.NewProblem("payload-too-large", "the body has %d bytes, at most %d are read", r.ContentLength, maxBody)
-	}
-	b, err := io.ReadAll(http.MaxBytesReader(c.Response(), r.Body, maxBody))
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, api.NewProblem("payload-too-large", "the body has more than %d bytes", maxBody)
-	}
+	b, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	if err != nil {
 		return nil, api.NewProblem("bad-request", "the body did not arrive: %w", err)
+	}
+	if len(b) > maxBody {
+		// A caller that still sends when the connection closes gets an error of
+		// its own and never sees the answer; so take some more of it first.
+		_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
+		return nil, api.NewProblem("payload-too-large", "the body has more than %d bytes", maxBody)
 	}
 	if err := http.NewResponseController(c.Response()).SetReadDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("clear the deadline for the body: %w", err)

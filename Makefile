@@ -1,0 +1,102 @@
+# Everything that is done to Wherry, from building it to moving an instance. "make" lists it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+GO := GOTOOLCHAIN=local go
+VERSION := $(shell git describe --tags --always --dirty --match 'v[0-9]*' 2>/dev/null || echo development)
+LDFLAGS := -X github.com/wherry-kvm/wherry/agent/cli.version=$(VERSION)
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+# One package of end-to-end tests at a time: they share the lab.
+E2E_FLAGS := -tags lab -count=1 -p 1 -timeout 14m
+FUZZTIME := 30s
+
+say = @printf '\n== %s\n' '$(1)'
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## install what a fresh Debian 12 with Go lacks (needs root only where something is missing)
+	$(call say,dependencies)
+	tests/install-deps
+
+.PHONY: build
+build: ## build bin/wherry
+	$(call say,build $(VERSION))
+	CGO_ENABLED=1 $(GO) build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/wherry .
+
+.PHONY: package
+package: build ## make the Debian package, in dist/
+	$(call say,package)
+	configs/package
+
+.PHONY: demo
+demo: deps package ## move an instance between two hosts and back, from nothing
+	$(call say,demo)
+	tests/demo
+
+.PHONY: test
+test: deps package unit vagrant e2e ## run all tests: unit, then end to end on two hosts (needs root)
+	$(call say,all tests have passed)
+
+.PHONY: unit
+unit: ## run the tests that need neither root nor libvirt daemons
+	$(call say,unit tests)
+	CGO_ENABLED=1 $(GO) vet ./...
+	CGO_ENABLED=1 $(GO) test ./...
+
+.PHONY: e2e
+e2e: ## run the end-to-end tests on the lab as it is, or brought up
+	$(call say,end-to-end tests on two hosts)
+	CGO_ENABLED=1 $(GO) test $(E2E_FLAGS) ./tests/...
+
+.PHONY: vagrant
+vagrant: ## check the Vagrantfile
+	$(call say,Vagrantfile)
+	vagrant validate
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## check the code's style and its borders
+	$(call say,lint)
+	$(GOLANGCI_LINT) run ./...
+	$(GOLANGCI_LINT) run --build-tags lab ./tests/...
+
+$(GOLANGCI_LINT):
+	$(call say,install golangci-lint $(GOLANGCI_LINT_VERSION))
+	GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv bin/golangci-lint $@
+
+.PHONY: fuzz
+fuzz: ## run every fuzz test for FUZZTIME (30s)
+	@set -e; for package in $$($(GO) list ./...); do \
+		for fuzz in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			printf '\n== %s %s\n' "$$package" "$$fuzz"; \
+			$(GO) test -run '^$$' -fuzz "^$$fuzz\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+.PHONY: bench
+bench: deps package ## compare a migration with virsh's own, on a 1 Gbit link
+	$(call say,bench)
+	tests/bench
+
+.PHONY: lab-up
+lab-up: deps package ## bring up the two hosts of the lab (needs root)
+	$(call say,lab up)
+	tests/lab/lab up
+
+.PHONY: lab-down
+lab-down: ## take the lab away
+	$(call say,lab down)
+	tests/lab/lab down
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist

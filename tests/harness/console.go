@@ -63,6 +63,16 @@ func (c Console) Has(line string) bool {
 	return false
 }
 
+// refused reports whether the guest could not obey the order that carried the token.
+func (c Console) refused(token string) bool {
+	for _, line := range c {
+		if strings.HasPrefix(line, "dirty refused ") && strings.HasSuffix(line, " "+token) {
+			return true
+		}
+	}
+	return false
+}
+
 // DiskReport is what the guest found on one disk when it was told to verify.
 type DiskReport struct {
 	Disk     string

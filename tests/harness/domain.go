@@ -15,7 +15,7 @@ type Domain struct {
 	Name      string
 	UUID      string // chosen by libvirt where empty
 	Machine   string // known to both suites; pc-i440fx-7.2 where empty
-	MemoryMiB int    // 96 where 0
+	MemoryMiB int    // 128 where 0
 	Options   string // for the guest, for instance "wherry.pace=20ms"
 	Disks     []Disk
 	Extra     string // further XML inside <devices>
@@ -39,7 +39,7 @@ func (d Domain) XML() string {
 		d.Machine = "pc-i440fx-7.2"
 	}
 	if d.MemoryMiB == 0 {
-		d.MemoryMiB = 96
+		d.MemoryMiB = 128
 	}
 	var out strings.Builder
 	if err := domainTemplate.Execute(&out, d); err != nil {
@@ -60,7 +60,7 @@ var domainTemplate = template.Must(template.New("domain").Funcs(template.FuncMap
     <type arch='x86_64' machine='{{x .Machine}}'>hvm</type>
     <kernel>/srv/guest/vmlinuz</kernel>
     <initrd>/srv/guest/initrd.img</initrd>
-    <cmdline>console=ttyS0 quiet loglevel=1 panic=-1{{with .Options}} {{x .}}{{end}}</cmdline>
+    <cmdline>console=ttyS0 quiet loglevel=1{{with .Options}} {{x .}}{{end}}</cmdline>
   </os>
   <features><acpi/></features>
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>

@@ -96,7 +96,7 @@ func (g *Guest) wait(ctx context.Context, h *Host, what string, seen func(Consol
 		if err != nil || seen(console) {
 			return err
 		}
-		return fmt.Errorf("its last lines are %q", console[max(0, len(console)-3):])
+		return fmt.Errorf("its last lines are %q, its complaints %q", console[max(0, len(console)-3):], console.Complaints())
 	})
 }
 
@@ -128,10 +128,18 @@ func (g *Guest) Resume(ctx context.Context, h *Host) error {
 	return g.order(ctx, h, "resume", "resumed")
 }
 
-// Dirty keeps that much of the guest's memory changing; 0 ends it.
+// Dirty keeps that much of the guest's memory changing; 0 ends it. It fails where the guest has not so much.
 func (g *Guest) Dirty(ctx context.Context, h *Host, mebibytes int) error {
-	command := fmt.Sprintf("dirty %d", mebibytes)
-	return g.order(ctx, h, command, command)
+	command, token := fmt.Sprintf("dirty %d", mebibytes), newToken()
+	refused := false
+	err := g.ask(ctx, h, command+" "+token, func(c Console) bool {
+		refused = c.refused(token)
+		return refused || c.Has(command+" "+token)
+	})
+	if err == nil && refused {
+		err = fmt.Errorf("guest %s has no %d MiB of memory to spare: give its domain more", g.Name, mebibytes)
+	}
+	return err
 }
 
 // Deaf lets the guest ignore the next presses of its power button, -1 for all.

@@ -50,8 +50,7 @@ func (g *guest) command(line string) {
 		g.answer("resumed", token)
 	case "dirty":
 		mib, _ := strconv.Atoi(words[1])
-		g.memory.set(mib)
-		g.answer("dirty "+strconv.Itoa(mib), words[2])
+		g.answer(g.dirty(mib), words[2])
 	case "deaf":
 		g.options.deaf, _ = strconv.Atoi(words[1])
 		g.answer("deaf "+strconv.Itoa(g.options.deaf), words[2])
@@ -62,6 +61,15 @@ func (g *guest) command(line string) {
 	default:
 		g.out.line("unknown command %q", line)
 	}
+}
+
+// dirty refuses what would leave the kernel without memory: a guest that panics for it has tested nothing.
+func (g *guest) dirty(mib int) string {
+	if free := availableMiB("/proc/meminfo") + g.memory.size() - reserveMiB; mib > free {
+		return fmt.Sprintf("dirty refused free=%d", max(free, 0))
+	}
+	g.memory.set(mib)
+	return "dirty " + strconv.Itoa(mib)
 }
 
 func (g *guest) answer(text, token string) {

@@ -26,7 +26,6 @@ func main() {
 		disks:   map[string]*disk{},
 		memory:  startDirtying(),
 	}
-	g.memory.set(g.options.dirty)
 	g.run(readLines(os.Stdin), powerKeys())
 }
 
@@ -45,6 +44,9 @@ func (g *guest) run(commands <-chan string, power <-chan struct{}) {
 	rand.Read(id) // never fails, see its documentation
 	g.boot = hex.EncodeToString(id)
 	g.out.line("BOOT %s", g.boot)
+	if g.options.dirty > 0 {
+		g.out.line("%s", g.dirty(g.options.dirty))
+	}
 	g.rescan()
 	pace, scan := time.NewTicker(g.options.pace), time.NewTicker(rescanEvery)
 	for {

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"os"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	mebibyte = 1 << 20
-	page     = 4096
+	mebibyte   = 1 << 20
+	page       = 4096
+	reserveMiB = 8 // left to the kernel
 )
 
 // dirtier keeps an amount of memory changing, so that a migration has something to chase.
@@ -21,6 +25,20 @@ func startDirtying() *dirtier {
 }
 
 func (d *dirtier) set(mib int) { d.mib.Store(int64(max(mib, 0))) }
+
+func (d *dirtier) size() int { return int(d.mib.Load()) }
+
+// availableMiB reads a file laid out like /proc/meminfo.
+func availableMiB(path string) int {
+	content, _ := os.ReadFile(path)
+	for line := range strings.Lines(string(content)) {
+		if words := strings.Fields(line); len(words) > 1 && words[0] == "MemAvailable:" {
+			kib, _ := strconv.Atoi(words[1])
+			return kib / 1024
+		}
+	}
+	return 0
+}
 
 // run writes one byte of every page, over and over. The pause after a pass leaves the one processor to the writer.
 func (d *dirtier) run() {

@@ -121,3 +121,14 @@ func TestParseOptions(t *testing.T) {
 		}
 	}
 }
+
+func TestAvailableMiB(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "meminfo")
+	os.WriteFile(path, []byte("MemTotal:   90000 kB\nMemFree:    50000 kB\nMemAvailable:   40960 kB\n"), 0o644)
+	if got := availableMiB(path); got != 40 {
+		t.Errorf("got %d, want 40", got)
+	}
+	if got := availableMiB(path + ".none"); got != 0 {
+		t.Errorf("without the file: got %d, want 0", got)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -87,9 +86,9 @@ type Engine struct {
 	// order serialises journal writes, so that entries, idempotency keys and
 	// event ids have one order. It is taken before mu and held over an fsync;
 	// mu never is, so that reading does not wait for the disk.
-	order   sync.Mutex
-	entropy io.Reader // guarded by order
-	swept   time.Time // guarded by order
+	order sync.Mutex
+	last  ulid.ULID // newest id; guarded by order
+	swept time.Time // guarded by order
 
 	mu       sync.Mutex
 	live     map[string]*entry
@@ -105,8 +104,7 @@ func Open(o Options) (*Engine, error) {
 	e := &Engine{
 		store: o.Store, log: o.Log, now: o.Now, onLockWait: o.OnLockWait,
 		keep: or(o.Keep, DefaultKeep), undoTimeout: or(o.UndoTimeout, DefaultUndoTimeout),
-		entropy: newEntropy(),
-		live:    map[string]*entry{}, recovery: map[string]Func{},
+		live: map[string]*entry{}, recovery: map[string]Func{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -157,6 +155,9 @@ func (e *Engine) Close(ctx context.Context) error {
 		}
 		err = fmt.Errorf("%d operations did not stop in time: %w", n, context.Cause(ctx))
 	}
+	e.order.Lock()
+	e.journalUnsaved()
+	e.order.Unlock()
 	return errors.Join(err, e.events.close())
 }
 
@@ -197,13 +198,4 @@ func (e *Engine) Publish(ev api.Event) {
 // ends, the engine closes, or the reader falls behind.
 func (e *Engine) Events(ctx context.Context, after uint64) (<-chan api.Event, error) {
 	return e.events.subscribe(ctx, after)
-}
-
-// newID makes a ULID: it sorts in the order of creation. Needs order.
-func (e *Engine) newID() (string, error) {
-	id, err := ulid.New(ulid.Timestamp(e.now()), e.entropy)
-	if err != nil {
-		return "", fmt.Errorf("operation id: %w", err)
-	}
-	return id.String(), nil
 }

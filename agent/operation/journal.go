@@ -2,15 +2,11 @@ package operation
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
-
-	"github.com/oklog/ulid/v2"
 
 	"github.com/wherry-kvm/wherry/agent/store"
 	"github.com/wherry-kvm/wherry/http/api"
@@ -125,6 +121,11 @@ func (e *Engine) journalOrdered(en *entry, detail string, change func(*record), 
 func (e *Engine) adopt(en *entry, next record, detail string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if next.Ended() {
+		// After the journal, or a crash could leave two unfinished operations
+		// on one instance; before any reader, who may start the next one.
+		en.unlock()
+	}
 	en.rec = next
 	e.publishOperation(en, detail)
 }
@@ -155,5 +156,3 @@ func decode(id string, value []byte) (record, error) {
 	}
 	return r, nil
 }
-
-func newEntropy() io.Reader { return ulid.Monotonic(rand.Reader, 0) }

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/oklog/ulid/v2"
+
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
@@ -15,6 +17,9 @@ import (
 // instances.
 func (e *Engine) loadUnfinished() error {
 	return e.store.List(bucketOperations, func(id string, value []byte) error {
+		if last, err := ulid.ParseStrict(id); err == nil {
+			e.last = last // the list is in order
+		}
 		r, err := decode(id, value)
 		if err != nil {
 			// One broken entry must not keep the agent from the others.

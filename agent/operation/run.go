@@ -137,8 +137,8 @@ func (o *Op) undoOne(u undo) error {
 	return errors.Join(err, jerr)
 }
 
-// finish journals the end, and only then lets go of the instance and wakes
-// those who wait.
+// finish journals the end, which lets go of the instance, and then wakes those
+// who wait.
 func (e *Engine) finish(en *entry, status string, result json.RawMessage, p *api.Problem) {
 	e.order.Lock()
 	defer e.order.Unlock()
@@ -165,7 +165,6 @@ func (e *Engine) finish(en *entry, status string, result json.RawMessage, p *api
 		delete(e.live, en.id)
 	}
 	e.mu.Unlock()
-	en.unlock()
 	close(en.done)
 	e.sweep()
 }

@@ -85,11 +85,13 @@ func (e *Engine) tryStart(ctx context.Context, spec Spec, request json.RawMessag
 	if op, found, err := e.earlier(ctx, spec.Key); found || err != nil {
 		return op, nil, err
 	}
-	id, err := e.newID()
+	now := e.now().UTC()
+	next, err := nextID(e.last, now)
 	if err != nil {
 		return api.Operation{}, nil, err
 	}
-	now := e.now().UTC()
+	e.last = next
+	id := next.String()
 	en := e.newEntry(record{
 		Operation: api.Operation{
 			ID: id, Kind: spec.Kind, Project: spec.Project, Instance: spec.Instance,

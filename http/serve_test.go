@@ -38,6 +38,7 @@ type agent struct {
 	socket  string
 	server  *wherry.Server
 	log     safeBuffer
+	end     func()
 }
 
 // safeBuffer is a log that a test may read while the server writes.
@@ -87,7 +88,7 @@ func (a *agent) serve(t *testing.T, l wherry.Listeners) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.server.Serve(ctx) }()
-	t.Cleanup(func() {
+	a.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("serve: %v", err)
@@ -96,6 +97,13 @@ func (a *agent) serve(t *testing.T, l wherry.Listeners) {
 			t.Errorf("close: %v", err)
 		}
 	})
+	t.Cleanup(a.end)
+}
+
+// stop ends the server in good order, and returns when it has ended.
+func (a *agent) stop(t *testing.T) {
+	t.Helper()
+	a.end()
 }
 
 // client connects over the socket; everything is held against the contract.

@@ -83,9 +83,9 @@ func (p MigrateParams) params(persistent bool) *libvirt.DomainMigrateParameters 
 // when it is over. It uses a connection of its own, because the call holds one
 // for its whole length.
 //
-// When ctx ends, the migration is aborted; if the call does not return after
-// that, its connections are cut (see Yank). The guest then runs on here and
-// the error is ErrAborted with ctx's cause. An abort that comes too late is no
+// When ctx ends, the connections of the disk copies are cut (see Yank) and the
+// migration is aborted. The guest then runs on here and the error is ErrAborted
+// with ctx's cause. An abort that comes too late is no
 // error: the domain has moved and Migrate returns nil. ErrUnknownOutcome and
 // ErrDown mean that only the two hosts can tell where the domain runs, for
 // libvirt carries a peer-to-peer migration on without its caller.
@@ -133,39 +133,44 @@ func (c *Client) migrate(name string, p MigrateParams) error {
 	return l.judge("migrate", name, err)
 }
 
-// Steps of stopping a migration: each waits one AbortGrace for the call to
-// return before the next, harder one.
+// stopMigration waits after each step for the call to return before it takes
+// the next.
+//
+// The disks' connections are cut before libvirt is asked to abort. Cancelling a
+// mirror that is in step with the guest makes QEMU's main loop wait for the
+// requests under way; if the network is dead that wait lasts until TCP gives
+// up, QEMU answers nothing, and the guest itself stands still. Cut first, the
+// requests fail at once, the mirror ends, and the guest never notices.
 func (c *Client) stopMigration(ctx context.Context, name string, done <-chan error) error {
+	yank := func(ctx context.Context) error { _, err := c.Yank(ctx, name); return err }
 	steps := []struct {
-		what string
-		act  func(context.Context) error
+		what  string
+		act   func(context.Context) error
+		grace time.Duration
 	}{
-		{"abort", func(ctx context.Context) error { return c.Abort(ctx, name) }},
-		// A mirror whose peer vanished cannot be cancelled: it waits for its socket.
-		{"yank disks", func(ctx context.Context) error { _, err := c.Yank(ctx, name); return err }},
-		{"yank disks again", func(ctx context.Context) error { _, err := c.Yank(ctx, name); return err }},
-		{"yank migration", func(ctx context.Context) error { _, err := c.YankMigration(ctx, name); return err }},
+		{"yank disks", yank, 0},
+		{"abort", func(ctx context.Context) error { return c.Abort(ctx, name) }, c.opts.AbortGrace},
+		// A copy may have begun between the first yank and the abort.
+		{"yank disks again", yank, c.opts.AbortGrace},
+		{"yank migration", func(ctx context.Context) error { _, err := c.YankMigration(ctx, name); return err }, c.opts.AbortGrace},
 		// libvirt's own keepalive to the destination gives up after 30 s.
-		{"wait", func(context.Context) error { return nil }},
+		{"wait", func(context.Context) error { return nil }, max(8*c.opts.AbortGrace, 40*time.Second)},
 	}
 	var failed []error
-	for i, s := range steps {
-		grace := c.opts.AbortGrace
-		if i == len(steps)-1 {
-			grace = max(8*grace, 40*time.Second)
-		}
-		sctx, cancel := context.WithTimeout(ctx, grace)
-		if err := s.act(sctx); err != nil {
+	for _, s := range steps {
+		actx, cancel := context.WithTimeout(ctx, max(s.grace, c.opts.AbortGrace))
+		if err := s.act(actx); err != nil {
 			// "No job is active" is usual when the migration ends by itself.
 			c.log.Info("stop migration", "domain", name, "step", s.what, "err", err)
 			failed = append(failed, fmt.Errorf("%s: %w", s.what, err))
 		}
+		cancel()
+		timer := time.NewTimer(s.grace)
 		select {
 		case err := <-done:
-			cancel()
+			timer.Stop()
 			return err
-		case <-sctx.Done():
-			cancel()
+		case <-timer.C:
 		}
 	}
 	return fmt.Errorf("migrate %q: %w: %w", name, ErrUnknownOutcome, errors.Join(failed...))

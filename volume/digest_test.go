@@ -172,6 +172,22 @@ func TestDigestFileThatChanges(t *testing.T) {
 	}
 }
 
+func TestDigestFileThatIsRewritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	put(t, path, []byte("one"))
+	f, key, err := openForDigest(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for ctime(t, path) == key.ctime {
+		put(t, path, []byte("two"))
+	}
+	if _, err := digestFile(t.Context(), f, key); !errors.Is(err, ErrChanged) {
+		t.Errorf("other bytes of the same length: %v; want ErrChanged", err)
+	}
+}
+
 // Callers of the same file share a read; one that leaves does not end it for
 // the others, and the last to leave does.
 func TestDigestIsShared(t *testing.T) {

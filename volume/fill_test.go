@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -202,6 +203,25 @@ func TestFillRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A header that gains a backing name after it was looked at is not followed.
+func TestFillReadsTheWalkedLayersOnly(t *testing.T) {
+	dir := tempDir(t)
+	base := qcow2(t, dir+"/base", "1M")
+	write(t, "qcow2", base, "write -P 1 0 64k")
+	top := qcow2(t, dir+"/top", "1M", "-F", "qcow2", "-b", base)
+	src := walk(t, top, "qcow2", dir)
+	want := qcow2(t, dir+"/want", "1M")
+	write(t, "qcow2", want, "write -P 1 0 64k")
+	secret := writeFile(t, dir+"/secret", bytes.Repeat([]byte("secret, "), mib/8))
+	qemuImg(t, "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", secret, base)
+
+	o := formatted(t, volume.Spec{Path: dir + "/disk", Format: "raw", VirtualSize: mib})
+	if err := volume.Fill(t.Context(), src, o, "raw", volume.Exec{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, want, "qcow2", o.Path, "raw")
 }
 
 // When the context ends the copy ends, and lets go of the volume.

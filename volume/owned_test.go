@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -308,6 +309,39 @@ func TestFormatRefusesAnotherFile(t *testing.T) {
 			t.Errorf("%s: the other file holds %d bytes, %v", format, len(b), err)
 		}
 	}
+}
+
+// qemu-img goes by the path: a file that is put there just before it runs is
+// noticed.
+func TestFormatNoticesAReplacedFile(t *testing.T) {
+	o := reserve(t, tempDir(t)+"/disk")
+	runner := before{volume.Exec{}, func() {
+		if err := os.Rename(writeFile(t, o.Path+".new", nil), o.Path); err != nil {
+			t.Error(err)
+		}
+	}}
+	err := o.Format(t.Context(), volume.Spec{Path: o.Path, Format: "qcow2", VirtualSize: mib}, runner)
+	if !errors.Is(err, volume.ErrNotOwned) {
+		t.Errorf("format: %v; want ErrNotOwned", err)
+	}
+}
+
+// before does something before each command.
+type before struct {
+	volume.Exec
+	do func()
+}
+
+func (r before) Run(ctx context.Context, name string, args ...string) ([]byte, error) {
+	r.do()
+	return r.Exec.Run(ctx, name, args...)
+}
+
+// The backing layer is looked at, what it refers to is not opened.
+func TestFormatOpensNothingBehindTheBackingLayer(t *testing.T) {
+	dir := tempDir(t)
+	backing := overlay(t, dir+"/backing", "/nowhere/at/all", "qcow2")
+	formatted(t, volume.Spec{Path: dir + "/disk", Format: "qcow2", VirtualSize: mib, Backing: backing, BackingFormat: "qcow2"})
 }
 
 func TestSpecLike(t *testing.T) {

@@ -60,10 +60,12 @@ func TestRunBoundsMemory(t *testing.T) {
 func TestRunIsCancelled(t *testing.T) {
 	why := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	err := volume.Exec{}.Stream(ctx, func([]byte) { cancel(why) }, "sh", "-c", "sleep 600 & echo started; wait")
+	var child string
+	err := volume.Exec{}.Stream(ctx, func(line []byte) { child = string(line); cancel(why) }, "sh", "-c", "sleep 600 & echo $!; wait")
 	if !errors.Is(err, why) {
 		t.Errorf("error %v; want %v", err, why)
 	}
+	run(t, "timeout", "20", "tail", "-s0.05", "--pid="+child, "-f", "/dev/null")
 	if _, err := (volume.Exec{}).Run(ctx, "true"); !errors.Is(err, why) {
 		t.Errorf("with an ended context: %v", err)
 	}

@@ -2,6 +2,8 @@ package volume_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"os"
 	"slices"
@@ -109,6 +111,47 @@ func TestApplyRefuses(t *testing.T) {
 			}
 			if info, err := os.Stat(o.Path); err != nil || info.Size() != 3*mib {
 				t.Errorf("the volume's size became %d, %v", info.Size(), err)
+			}
+		})
+	}
+}
+
+// forgeStream writes a stream as the format's description has it, from pairs
+// of an offset and a length.
+func forgeStream(size uint64, records ...[2]uint64) []byte {
+	b := binary.BigEndian.AppendUint64([]byte("WHRYEXT1"), size)
+	for _, r := range records {
+		b = binary.BigEndian.AppendUint64(b, r[0])
+		b = binary.BigEndian.AppendUint32(b, uint32(r[1]))
+		b = append(b, bytes.Repeat([]byte{'x'}, int(r[1]))...)
+	}
+	b = binary.BigEndian.AppendUint64(b, size)
+	b = binary.BigEndian.AppendUint32(b, 0)
+	sum := sha256.Sum256(b)
+	return append(b, sum[:]...)
+}
+
+func TestApplyHoldsToTheDescription(t *testing.T) {
+	tests := map[string]struct {
+		stream []byte
+		want   error
+	}{
+		"no records":          {forgeStream(mib), nil},
+		"side by side":        {forgeStream(mib, [2]uint64{0, 10}, [2]uint64{10, 10}), nil},
+		"up to the end":       {forgeStream(mib, [2]uint64{mib - 7, 7}), nil},
+		"whole volume":        {forgeStream(mib, [2]uint64{0, mib}), nil},
+		"overlap":             {forgeStream(mib, [2]uint64{0, 10}, [2]uint64{9, 10}), volume.ErrStream},
+		"descending":          {forgeStream(mib, [2]uint64{100, 10}, [2]uint64{0, 10}), volume.ErrStream},
+		"across the end":      {forgeStream(mib, [2]uint64{mib - 7, 8}), volume.ErrStream},
+		"offset wraps":        {forgeStream(mib, [2]uint64{1<<64 - 8, 8}), volume.ErrStream},
+		"longer than allowed": {forgeStream(4*mib, [2]uint64{0, mib + 1}), volume.ErrStream},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := formatted(t, volume.Spec{Path: tempDir(t) + "/disk", Format: "raw", VirtualSize: 4 * mib})
+			err := volume.Apply(t.Context(), bytes.NewReader(tt.stream), o, "raw", volume.Exec{}, nil)
+			if !errors.Is(err, tt.want) {
+				t.Errorf("apply: %v; want %v", err, tt.want)
 			}
 		})
 	}

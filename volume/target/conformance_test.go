@@ -138,6 +138,7 @@ func fileSubject(t *testing.T) subject {
 			"nothing":          {at(""), "not absolute"},
 			"dots":             {at(dir + "/../" + filepath.Base(other) + "/disk"), "not absolute and plain"},
 			"outside":          {at(other + "/disk"), "outside the allowed folders"},
+			"the parent":       {at(filepath.Dir(dir)), "outside the allowed folders"},
 			"outside by link":  {at(dir + "/away/disk"), "outside the allowed folders"},
 			"character device": {at("/dev/null"), "invalid target"},
 		},

@@ -34,6 +34,9 @@ func exitStatus(err error) int {
 	}
 	if p, ok := errors.AsType[*api.Problem](err); ok {
 		switch p.Status {
+		// The agent takes the request for malformed, and a flag made it so.
+		case http.StatusBadRequest:
+			return exitUsage
 		// The agent understood and declined, before anything was touched.
 		case http.StatusPreconditionFailed, http.StatusUnprocessableEntity:
 			return exitRefused
@@ -83,7 +86,7 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < len(names):
-			return usagef(cmd, "%s is missing", strings.Join(names[len(args):], " and "))
+			return usagef(cmd, "missing: %s", strings.Join(names[len(args):], " "))
 		case len(args) > len(names):
 			return usagef(cmd, "unexpected argument %q", args[len(names)])
 		}

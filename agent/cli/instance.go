@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -96,10 +97,11 @@ func instanceInfo(w io.Writer, i api.Instance) {
 	}
 }
 
-// row is one line of a description; an empty value is left out.
+// row is one line of a description, further lines of a value below it; an
+// empty value is left out.
 func row(w io.Writer, label, value string) {
 	if value != "" {
-		fmt.Fprintf(w, "%s\t%s\n", label, value)
+		fmt.Fprintf(w, "%s\t%s\n", label, strings.ReplaceAll(value, "\n", "\n\t"))
 	}
 }
 

@@ -22,6 +22,7 @@ func (a *app) powerCommands() []*cobra.Command {
 
 func (a *app) createCommand() *cobra.Command {
 	r := api.CreateRequest{}
+	var boot api.Boot
 	var diskSize, memory sizeFlag
 	var domainXML string
 	var noWait bool
@@ -42,6 +43,11 @@ func (a *app) createCommand() *cobra.Command {
 			}
 			r.DomainXML = text
 		}
+		if boot.Kernel != "" {
+			r.Boot = &boot
+		} else if boot != (api.Boot{}) {
+			return usagef(cmd, "--initrd and --cmdline go with --kernel")
+		}
 		ref := a.global.ref(args[0])
 		r.Name, r.DiskSize, r.Memory = ref.Name, int64(diskSize), int64(memory)
 		op, err := g.Create(ctx, ref.Project, r, newKey())
@@ -55,6 +61,10 @@ func (a *app) createCommand() *cobra.Command {
 	f.IntVar(&r.VCPUs, "vcpus", 0, "number of virtual CPUs")
 	f.Var(&memory, "memory", "memory of the guest")
 	f.StringVar(&domainXML, "domain-xml", "", "domain XML, used as it is, disks and all; - reads standard input")
+	f.StringVar(&boot.Kernel, "kernel", "", "boot this kernel of the host instead of the disk")
+	f.StringVar(&boot.Initrd, "initrd", "", "with this initial RAM disk")
+	f.StringVar(&boot.Cmdline, "cmdline", "", "and this command line")
+	f.StringVar(&r.ConsoleLog, "console-log", "", "file of the host that gets a copy of the serial console")
 	f.BoolVar(&r.Start, "start", false, "start it at once")
 	noWaitFlag(cmd, &noWait)
 	return cmd

@@ -86,7 +86,9 @@ func problemText(err error, p *api.Problem) string {
 	line("disk", p.Disk)
 	line("cause", p.Detail)
 	for _, f := range p.Fields {
-		line("field", f.Field+": "+f.Detail)
+		if !strings.Contains(p.Detail, f.Detail) {
+			line("field", f.Field+": "+f.Detail)
+		}
 	}
 	for _, r := range p.Reasons {
 		line("reason", reasonText(r))

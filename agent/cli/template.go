@@ -116,7 +116,7 @@ func (a *app) templateRemoveCommand() *cobra.Command {
 			return a.print(t, func(w io.Writer) {
 				fmt.Fprintf(w, "template %s is removed\n", args[0])
 				if len(t.Refs) > 0 {
-					fmt.Fprintf(w, "its copies stay: %d volumes stand on them\n", len(t.Refs))
+					fmt.Fprintf(w, "volumes that stand on its copies: %d; a copy stays while one does\n", len(t.Refs))
 				}
 			})
 		}),
@@ -182,15 +182,17 @@ func templateInfo(w io.Writer, t api.Template) {
 		row(w, "removed", timeText(*t.RemovedAt))
 	}
 	for _, c := range t.Copies {
-		text := copyState(t, c) + " " + c.Path
+		text := strings.TrimSpace(copyState(t, c) + " " + c.Path)
 		if c.Attempts > 1 {
 			text += fmt.Sprintf(", %d attempts", c.Attempts)
 		}
 		if c.RetryAt != nil {
 			text += ", again at " + timeText(*c.RetryAt)
 		}
+		if c.Message != "" {
+			text += "\n" + c.Message
+		}
 		row(w, "copy in "+c.Pool, text)
-		row(w, "", c.Message)
 	}
 	for _, r := range t.Refs {
 		row(w, "used by", fmt.Sprintf("%s disk %s: %s", api.Ref{Project: r.Project, Name: r.Instance}, r.Disk, r.Volume))

@@ -20,7 +20,7 @@ func TestFaults(t *testing.T) {
 		{"key far from any", "migration: {colour: red}", []string{`unknown key "migration.colour"`}},
 		{"section is a value", "listen: off", []string{"listen"}},
 		{"value is a section", "state_dir: {a: b}", []string{"state_dir"}},
-		{"typo in a list", "pools: [{nmae: x, identity: y}]", []string{"pools[0]", "nmae"}},
+		{"typo in a list", "pools: [{names: x, identity: y}]", []string{"pools[0]", "names"}},
 		{"not a truth", "listen: {insecure: perhaps}", []string{"listen.insecure", "true or false", "perhaps"}},
 		{"number as truth", "listen: {insecure: 3}", []string{"listen.insecure", "3 is not true or false"}},
 		{"map as truth", "listen: {insecure: [x]}", []string{"listen.insecure", "not true or false"}},

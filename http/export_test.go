@@ -1,5 +1,10 @@
 package http
 
+import "time"
+
+// SetUnread says how long a reader may leave an event unread.
+func (s *Server) SetUnread(d time.Duration) { s.unread = d }
+
 // Routes gives method and pattern of every route, for the contract's test.
 func (s *Server) Routes() [][2]string {
 	var out [][2]string

@@ -213,6 +213,42 @@ func TestEventStreamOnTheWire(t *testing.T) {
 	}
 }
 
+// TestAReaderThatDoesNotReadIsDropped floods a connection that nobody reads:
+// the server lets go of it, and of its events.
+func TestAReaderThatDoesNotReadIsDropped(t *testing.T) {
+	a := newAgent(t)
+	a.unread = 10 * time.Millisecond
+	dropped := make(chan struct{})
+	a.operations.EventsFn = func(ctx context.Context, _ uint64) (<-chan api.Event, error) {
+		ch := make(chan api.Event)
+		go func() {
+			defer close(dropped)
+			for {
+				select {
+				case ch <- api.Event{ID: 1, Kind: "host", At: aTime, Detail: strings.Repeat("x", 64<<10)}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		return ch, nil
+	}
+	a.serve(t, wherry.Listeners{})
+	conn, err := net.Dial("unix", a.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := conn.Write([]byte("GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-dropped:
+	case <-time.After(30 * time.Second):
+		t.Error("the reader is still served")
+	}
+}
+
 func TestBadLastEventID(t *testing.T) {
 	a := newAgent(t)
 	a.serve(t, wherry.Listeners{})

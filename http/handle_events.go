@@ -62,7 +62,7 @@ func (s *Server) events(c *call) error {
 
 func (s *Server) sendEvent(c *call, text []byte) error {
 	rc := http.NewResponseController(c.Response())
-	if err := rc.SetWriteDeadline(time.Now().Add(eventWriteTimeout)); err != nil {
+	if err := rc.SetWriteDeadline(time.Now().Add(s.unread)); err != nil {
 		return err
 	}
 	if _, err := c.Response().Write(text); err != nil {

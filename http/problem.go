@@ -44,6 +44,9 @@ func problemOf(err error, r *http.Request) *api.Problem {
 			return api.NewProblem("method-not-allowed", "%s cannot be used on %q", r.Method, r.URL.Path)
 		}
 	}
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		return api.NewProblem("cancelled", "the caller left: %w", err) // for the log alone
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return api.NewProblem("timeout", "%w", err)
 	}

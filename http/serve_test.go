@@ -39,6 +39,7 @@ type agent struct {
 	server  *wherry.Server
 	log     safeBuffer
 	end     func()
+	unread  time.Duration // for events; 0 is the server's own
 }
 
 // safeBuffer is a log that a test may read while the server writes.
@@ -78,6 +79,9 @@ func (a *agent) serve(t *testing.T, l wherry.Listeners) {
 	var err error
 	if a.server, err = wherry.New(a.options); err != nil {
 		t.Fatal(err)
+	}
+	if a.unread > 0 {
+		a.server.SetUnread(a.unread)
 	}
 	if l == (wherry.Listeners{}) {
 		l.Socket = a.socket

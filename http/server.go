@@ -65,6 +65,9 @@ type Server struct {
 	// requests stop then, while ordinary ones may finish.
 	draining context.Context
 	drain    context.CancelFunc
+
+	// unread is how long a reader may leave an event unread.
+	unread time.Duration
 }
 
 // New makes a server; it does not listen yet. A missing service is an error.
@@ -83,7 +86,7 @@ func New(o Options) (*Server, error) {
 	if o.Heartbeat <= 0 {
 		o.Heartbeat = 15 * time.Second
 	}
-	s := &Server{opts: o, log: o.Log}
+	s := &Server{opts: o, log: o.Log, unread: eventWriteTimeout}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.api = s.router(s.routes())
 	s.probes = s.router(s.probeRoutes())

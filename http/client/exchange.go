@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/http/wire"
@@ -31,6 +33,8 @@ type request struct {
 	// again says that the call may be sent twice without harm though it has no
 	// key, so that an idle connection which the agent closed costs nothing.
 	again bool
+	// limit bounds the call. 0: callTimeout, where the caller sets no deadline.
+	limit time.Duration
 	body  any
 }
 
@@ -49,9 +53,13 @@ func call[T any](ctx context.Context, c *Client, r request) (T, error) {
 
 // read sends r and gives the whole answer.
 func (c *Client) read(ctx context.Context, r request) ([]byte, error) {
-	if _, ok := ctx.Deadline(); !ok {
+	limit := r.limit
+	if _, ok := ctx.Deadline(); !ok && limit == 0 {
+		limit = callTimeout
+	}
+	if limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, &silence{limit})
 		defer cancel()
 	}
 	resp, err := c.send(ctx, r)
@@ -108,10 +116,20 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	return resp, nil
 }
 
+// silence is the cause of a context that this package ended, because an agent
+// took too long.
+type silence struct{ after time.Duration }
+
+func (s *silence) Error() string { return fmt.Sprintf("nothing came for %s", s.after) }
+
 // lost tells the caller's own end from the agent's.
 func (c *Client) lost(ctx context.Context, r request, err error) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("%s %s at %q: %w", r.method, r.url(), c.address, context.Cause(ctx))
+	cause := context.Cause(ctx)
+	if quiet, ok := errors.AsType[*silence](cause); ok {
+		return &Unreachable{Address: c.address, Stage: StageExchange, Err: quiet}
+	}
+	if cause != nil {
+		return fmt.Errorf("%s %s at %q: %w", r.method, r.url(), c.address, cause)
 	}
 	return c.unreachable(err)
 }

@@ -44,6 +44,8 @@ func (c *Client) Operation(ctx context.Context, id string) (api.Operation, error
 func (c *Client) OperationWait(ctx context.Context, id string, wait time.Duration) (api.Operation, error) {
 	r := operation(http.MethodGet, id)
 	r.query = url.Values{"wait": {wait.String()}}
+	// An agent that hangs must not hold up who follows it.
+	r.limit = min(wait, time.Minute) + answerGrace
 	return call[api.Operation](ctx, c, r)
 }
 
@@ -51,6 +53,9 @@ func (c *Client) OperationWait(ctx context.Context, id string, wait time.Duratio
 func (c *Client) Cancel(ctx context.Context, id string) (api.Operation, error) {
 	return call[api.Operation](ctx, c, operation(http.MethodDelete, id))
 }
+
+// answerGrace is how much longer than asked an agent may take to answer.
+const answerGrace = 30 * time.Second
 
 // How long one question waits at the agent: with somebody watching, often
 // enough for a progress bar.

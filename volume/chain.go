@@ -132,8 +132,8 @@ func backingPath(image, name string) (string, error) {
 func resolveRoots(roots []string) []string {
 	var out []string
 	for _, root := range roots {
-		if real, err := filepath.EvalSymlinks(root); err == nil && filepath.IsAbs(real) {
-			out = append(out, real)
+		if resolved, err := filepath.EvalSymlinks(root); err == nil && filepath.IsAbs(resolved) {
+			out = append(out, resolved)
 		}
 	}
 	return out

@@ -93,7 +93,7 @@ func TestWalkRefuses(t *testing.T) {
 		"missing": {func(t *testing.T, dir string) string {
 			return overlay(t, dir+"/top", "gone", "raw")
 		}, fs.ErrNotExist, "gone", 1},
-		"missing active layer": {func(t *testing.T, dir string) string {
+		"missing active layer": {func(_ *testing.T, dir string) string {
 			return dir + "/top"
 		}, fs.ErrNotExist, "top", 0},
 		"itself": {func(t *testing.T, dir string) string {

@@ -72,7 +72,7 @@ func (d *Digester) Digest(ctx context.Context, path string) (string, error) {
 	if ok {
 		f.Close()
 	} else {
-		run = d.launch(f, key)
+		run = d.launch(ctx, f, key)
 	}
 	run.waiters++
 	d.mu.Unlock()
@@ -103,9 +103,9 @@ func (d *Digester) leave(run *flight, key fileKey) {
 }
 
 // launch starts a read of f, which it closes. The caller holds d.mu. The read
-// belongs to all who wait for it, so it has none of their contexts.
-func (d *Digester) launch(f *os.File, key fileKey) *flight {
-	ctx, cancel := context.WithCancel(context.Background())
+// belongs to all who wait for it, so it does not end with the first one's context.
+func (d *Digester) launch(ctx context.Context, f *os.File, key fileKey) *flight {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	run := &flight{done: make(chan struct{}), cancel: cancel}
 	d.flights[key] = run
 	d.reads++

@@ -84,9 +84,14 @@ func TestDigestIsRemembered(t *testing.T) {
 // Whatever makes another file or other bytes of it is read anew.
 func TestDigestIsForgotten(t *testing.T) {
 	tests := map[string]func(t *testing.T, path string){
-		"written":  func(t *testing.T, path string) { put(t, path, []byte("two")) },
-		"longer":   func(t *testing.T, path string) { put(t, path, []byte("one and more")) },
-		"replaced": func(t *testing.T, path string) { put(t, path+".new", []byte("two")); os.Rename(path+".new", path) },
+		"written": func(t *testing.T, path string) { put(t, path, []byte("two")) },
+		"longer":  func(t *testing.T, path string) { put(t, path, []byte("one and more")) },
+		"replaced": func(t *testing.T, path string) {
+			put(t, path+".new", []byte("two"))
+			if err := os.Rename(path+".new", path); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"written, with its time put back": func(t *testing.T, path string) {
 			info, err := os.Stat(path)
 			if err != nil {

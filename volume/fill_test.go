@@ -247,7 +247,7 @@ type interrupted struct {
 	started func()
 }
 
-func (r interrupted) Stream(ctx context.Context, line func([]byte), _ string, args ...string) error {
+func (r interrupted) Stream(ctx context.Context, _ func([]byte), _ string, args ...string) error {
 	return r.Exec.Stream(ctx, func([]byte) { r.started() }, "sh", "-c", `exec 9<>"$1"; echo started; exec sleep 600`, "sh", args[len(args)-1])
 }
 

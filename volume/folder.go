@@ -19,16 +19,16 @@ import (
 // device) or a server named localhost; then a probe decides. Two different
 // identities may still be one storage, reached by two names.
 func FolderIdentity(dir string) (string, error) {
-	real, err := filepath.EvalSymlinks(dir)
+	resolved, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return "", fmt.Errorf("folder identity: %w", err)
 	}
-	if real, err = filepath.Abs(real); err != nil {
+	if resolved, err = filepath.Abs(resolved); err != nil {
 		return "", fmt.Errorf("folder identity: %w", err)
 	}
 	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, real, unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil {
-		return "", fmt.Errorf("folder identity: %w", &os.PathError{Op: "stat", Path: real, Err: err})
+	if err := unix.Statx(unix.AT_FDCWD, resolved, unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil {
+		return "", fmt.Errorf("folder identity: %w", &os.PathError{Op: "stat", Path: resolved, Err: err})
 	}
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -36,9 +36,9 @@ func FolderIdentity(dir string) (string, error) {
 	}
 	m, ok := findMount(string(table), st.Mnt_id)
 	if !ok {
-		return "", fmt.Errorf("folder identity: mount %d of %q is not in the mount table", st.Mnt_id, real)
+		return "", fmt.Errorf("folder identity: mount %d of %q is not in the mount table", st.Mnt_id, resolved)
 	}
-	return m.identity(real), nil
+	return m.identity(resolved), nil
 }
 
 // FreeBytes is what an unprivileged writer may still write to the file system

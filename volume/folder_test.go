@@ -56,7 +56,7 @@ func FuzzMountTable(f *testing.F) {
 	}
 	f.Add(string(table), "/")
 	f.Add(`36 28 0:52 / /m\04 rw - ceph a@b.c=/vms rw`, "/m")
-	f.Fuzz(func(t *testing.T, table, dir string) {
+	f.Fuzz(func(_ *testing.T, table, dir string) {
 		first, _, _ := strings.Cut(table, " ")
 		id, err := strconv.ParseUint(first, 10, 64)
 		if err != nil {

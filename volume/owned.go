@@ -122,11 +122,11 @@ func (o Owned) Format(ctx context.Context, s Spec, r Runner) error {
 
 // checkBacking reads the backing layer as qemu-img is told not to.
 func checkBacking(s Spec) error {
-	real, err := filepath.EvalSymlinks(s.Backing)
+	resolved, err := filepath.EvalSymlinks(s.Backing)
 	if err != nil {
 		return err
 	}
-	_, err = Inspect(real, s.BackingFormat)
+	_, err = Inspect(resolved, s.BackingFormat)
 	return err
 }
 

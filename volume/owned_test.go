@@ -174,7 +174,7 @@ func TestRemoveRefusesAFileInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	holder := exec.Command("cat")
+	holder := exec.CommandContext(t.Context(), "cat")
 	holder.Stdin, holder.ExtraFiles = pipe, []*os.File{f}
 	if err := holder.Start(); err != nil {
 		t.Fatal(err)

@@ -43,18 +43,24 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// probe leaves a probe in dir until the test ends.
+func probe(t *testing.T, dir string) volume.Probe {
+	t.Helper()
+	p, remove, err := volume.WriteProbe(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
 func TestProbesDiffer(t *testing.T) {
 	dir := tempDir(t)
-	a, removeA, err := volume.WriteProbe(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer removeA()
-	b, removeB, err := volume.WriteProbe(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer removeB()
+	a, b := probe(t, dir), probe(t, dir)
 	if a.Name == b.Name || a.Token == b.Token || volume.SeesProbe(dir, volume.Probe{Name: a.Name, Token: b.Token}) {
 		t.Errorf("probes %+v and %+v are mixed up", a, b)
 	}
@@ -86,7 +92,11 @@ func TestSeesProbeTrustsNothing(t *testing.T) {
 				if err := tt.prepare(); err != nil {
 					t.Fatal(err)
 				}
-				defer os.Remove(dir + "/" + name)
+				t.Cleanup(func() {
+					if err := os.Remove(dir + "/" + name); err != nil {
+						t.Error(err)
+					}
+				})
 			}
 			if volume.SeesProbe(dir, tt.probe) {
 				t.Errorf("probe %+v was believed", tt.probe)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -95,10 +96,10 @@ func TestStreamCutsLines(t *testing.T) {
 // agent comes back.
 func TestRunDiesWithItsParent(t *testing.T) {
 	if os.Getenv("WHERRY_TEST_PARENT") != "" {
-		volume.Exec{}.Stream(t.Context(), func(line []byte) { os.Stdout.Write(append(line, '\n')) }, "sh", "-c", "echo $$; exec sleep 600")
-		return
+		err := volume.Exec{}.Stream(t.Context(), func(line []byte) { fmt.Println(string(line)) }, "sh", "-c", "echo $$; exec sleep 600")
+		t.Fatal("the command ended by itself: ", err)
 	}
-	parent := exec.Command(os.Args[0], "-test.run=^TestRunDiesWithItsParent$")
+	parent := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestRunDiesWithItsParent$")
 	parent.Env = append(os.Environ(), "WHERRY_TEST_PARENT=1")
 	out, err := parent.StdoutPipe()
 	if err != nil {
@@ -116,6 +117,8 @@ func TestRunDiesWithItsParent(t *testing.T) {
 	if err := parent.Process.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	parent.Wait()
+	if err := parent.Wait(); err == nil {
+		t.Error("the parent was not killed")
+	}
 	run(t, "timeout", "20", "tail", "-s0.05", "--pid="+pid, "-f", "/dev/null")
 }

@@ -240,7 +240,7 @@ func powerflexSubject(t *testing.T) subject {
 }
 
 // rbdSubject has no Ceph to speak to: the runner answers for qemu-img.
-func rbdSubject(t *testing.T) subject {
+func rbdSubject(*testing.T) subject {
 	img := func(pool, image string, monitors ...string) target.Target {
 		return target.Target{Type: target.TypeRBD, Pool: pool, Image: image, Monitors: monitors}
 	}

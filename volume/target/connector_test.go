@@ -66,7 +66,7 @@ func TestISCSIQuotesTheUser(t *testing.T) {
 
 // A portal that takes the connection and says nothing does not hold us.
 func TestISCSIDeadline(t *testing.T) {
-	_, portal := silent(t)
+	portal := silent(t)
 	c := target.ISCSI{Runner: volume.Exec{}, Timeout: 200 * time.Millisecond}
 	_, err := c.Connect(t.Context(), target.Target{Type: target.TypeISCSI, Portal: portal, IQN: "iqn.2024-01.wherry.test:x", LUN: 1})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "200ms") {
@@ -76,7 +76,7 @@ func TestISCSIDeadline(t *testing.T) {
 
 // The real driver, if only against monitors that never answer.
 func TestRBDDeadline(t *testing.T) {
-	_, monitor := silent(t)
+	monitor := silent(t)
 	c := target.RBD{Runner: volume.Exec{}, Timeout: 500 * time.Millisecond}
 	_, err := c.Connect(t.Context(), target.Target{Type: target.TypeRBD, Pool: "vms", Image: "disk", Monitors: []string{monitor}})
 	if err == nil || strings.Contains(err.Error(), "parameter") {

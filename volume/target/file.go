@@ -34,18 +34,18 @@ func (f File) Connect(ctx context.Context, t Target) (string, error) {
 	if !filepath.IsAbs(t.Path) || slices.Contains(strings.Split(t.Path, "/"), "..") {
 		return "", fmt.Errorf("%w: path %q is not absolute and plain", ErrInvalid, t.Path)
 	}
-	real, err := filepath.EvalSymlinks(t.Path)
+	resolved, err := filepath.EvalSymlinks(t.Path)
 	if err != nil {
 		return "", err
 	}
-	info, err := os.Lstat(real)
+	info, err := os.Lstat(resolved)
 	if err != nil {
 		return "", err
 	}
 	if m := info.Mode(); !m.IsRegular() && !m.IsDir() && !isBlock(m) {
 		return "", fmt.Errorf("%w: %q is a %s", ErrInvalid, t.Path, m.Type())
 	}
-	if len(f.Folders) > 0 && !slices.ContainsFunc(f.Folders, func(folder string) bool { return within(folder, real) }) {
+	if len(f.Folders) > 0 && !slices.ContainsFunc(f.Folders, func(folder string) bool { return within(folder, resolved) }) {
 		return "", fmt.Errorf("%w: %q", ErrNotAllowed, t.Path)
 	}
 	return filepath.Clean(t.Path), nil

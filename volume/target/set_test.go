@@ -13,15 +13,26 @@ import (
 	"github.com/wherry-kvm/wherry/volume/target"
 )
 
-// silent listens, and never says a word.
-func silent(t *testing.T) (net.Listener, string) {
+// listen listens on a free port of this host.
+func listen(t *testing.T) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	return l, l.Addr().String()
+	return l
+}
+
+// silent listens, and never says a word. It returns the address.
+func silent(t *testing.T) string {
+	t.Helper()
+	l := listen(t)
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
 }
 
 // fake connects paths in memory. It cannot tell what was connected before.

@@ -2,6 +2,7 @@ package target_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -26,31 +27,34 @@ func startTGTD(t *testing.T) *tgtd {
 	if os.Geteuid() != 0 {
 		t.Skip("tgtd needs root")
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	listener := listen(t)
+	portal := listener.Addr().String()
+	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	portal := listener.Addr().String()
-	listener.Close()
 	dir := tempDir(t)
 	s := &tgtd{dir: dir, portal: portal, control: strconv.Itoa(os.Getpid()%20000 + 1), env: append(os.Environ(), "TGT_IPC_SOCKET="+dir+"/control")}
-	cmd := exec.Command("tgtd", "-f", "-C", s.control, "--iscsi", "portal="+portal)
+	cmd := exec.CommandContext(t.Context(), "tgtd", "-f", "-C", s.control, "--iscsi", "portal="+portal)
 	cmd.Env = s.env
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	// The test's context kills it before the cleanups run.
 	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
+		if err := cmd.Wait(); err == nil {
+			t.Errorf("tgtd ended by itself:\n%s", log.String())
+		}
 	})
 	// Ready when it answers on its portal.
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		conn, err := net.Dial("tcp", portal)
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", portal)
 		if err == nil {
-			conn.Close()
+			if err := conn.Close(); err != nil {
+				t.Fatal(err)
+			}
 			return s
 		}
 		if time.Now().After(deadline) {
@@ -61,7 +65,7 @@ func startTGTD(t *testing.T) *tgtd {
 
 func (s *tgtd) admin(t *testing.T, args ...string) {
 	t.Helper()
-	cmd := exec.Command("tgtadm", append([]string{"-C", s.control, "--lld", "iscsi"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), "tgtadm", append([]string{"-C", s.control, "--lld", "iscsi"}, args...)...)
 	cmd.Env = s.env
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("tgtadm %q: %v\n%s", args, err, out)
@@ -91,7 +95,8 @@ func (s *tgtd) protect(t *testing.T, id int, c target.CHAP) {
 
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
+	// Cleanups run commands too, when the test's context has ended.
+	out, err := exec.CommandContext(context.WithoutCancel(t.Context()), name, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
 	}

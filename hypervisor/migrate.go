@@ -86,7 +86,8 @@ func (p MigrateParams) params(persistent bool) *libvirt.DomainMigrateParameters 
 // When ctx ends, the connections of the disk copies are cut (see Yank) and the
 // migration is aborted. The guest then runs on here and the error is ErrAborted
 // with ctx's cause. An abort that comes too late is no
-// error: the domain has moved and Migrate returns nil. ErrUnknownOutcome and
+// error: the domain has moved and Migrate returns nil. A destination that
+// vanishes while disks are copied ends the migration too (see guard). ErrUnknownOutcome and
 // ErrDown mean that only the two hosts can tell where the domain runs, for
 // libvirt carries a peer-to-peer migration on without its caller.
 func (c *Client) Migrate(ctx context.Context, name string, p MigrateParams) error {
@@ -95,6 +96,11 @@ func (c *Client) Migrate(ctx context.Context, name string, p MigrateParams) erro
 	}
 	if err := ctx.Err(); err != nil {
 		return wrap("migrate", name, fmt.Errorf("%w before it began: %w", ErrAborted, context.Cause(ctx)))
+	}
+	if len(p.Disks) > 0 {
+		guarded, end := context.WithCancel(ctx)
+		defer end()
+		go c.guard(guarded, name, p.DestURI)
 	}
 	done := make(chan error, 1)
 	go func() { done <- c.migrate(name, p) }()

@@ -45,12 +45,12 @@ func (r Rules) Check(ctx context.Context, path, format string) (ImageInfo, error
 	if err != nil {
 		return ImageInfo{}, err
 	}
+	if err := judgeKind(Sniff(head), format); err != nil {
+		return ImageInfo{}, err
+	}
 	if format == FormatRaw && size%512 != 0 {
 		// QEMU would round it up: source and destination would differ.
 		return ImageInfo{}, fmt.Errorf("%w: %d bytes are no multiple of 512: the file may be cut short", ErrImage, size)
-	}
-	if err := judgeKind(Sniff(head), format); err != nil {
-		return ImageInfo{}, err
 	}
 	info, err := r.Inspect(path, format)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -201,89 +200,6 @@ func (r *Registry) ready(id, pool, path string, inode uint64, owned bool, s sums
 	})
 }
 
-// adopt makes a file ready that already lies at the template's place: it was
-// published just before a crash, under another id, or by another host. Its
-// name proves nothing, so it is hashed and looked into like any other.
-func (r *Registry) adopt(ctx context.Context, t Template, pool, path string) error {
-	err := r.changeCopy(t.ID, pool, func(_ *Template, c *Copy) { c.State, c.Message = StateVerifying, "" })
-	if err != nil {
-		return err
-	}
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrOccupied, err)
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%q: %w", path, ErrOccupied)
-	}
-	s := newSums(t.Checksum)
-	if err := hashFile(ctx, file, s); err != nil {
-		return err
-	}
-	if err := s.match(t.Checksum, t.Digest); err != nil {
-		return fmt.Errorf("%q: %w: %w", path, ErrOccupied, err)
-	}
-	image, err := r.intake.Check(ctx, path, t.Format)
-	if err != nil {
-		return err
-	}
-	inode := infoInode(info)
-	owned := r.owns(path, inode)
-	if owned {
-		// A crash may have come between the rename and the folder's fsync.
-		if err := syncFolder(filepath.Dir(path)); err != nil {
-			return err
-		}
-	}
-	return r.ready(t.ID, pool, path, inode, owned, s, info.Size(), image)
-}
-
-// owns tells whether this registry published the file at path.
-func (r *Registry) owns(path string, inode uint64) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, t := range r.templates {
-		for _, c := range t.Copies {
-			if c.Owned && c.Path == path && c.Inode == inode {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// OpenContent opens a ready copy for reading, and gives its template. The
-// caller closes the file. ErrNotFound, also for a tombstone; ErrNotReady.
-func (r *Registry) OpenContent(id string) (*os.File, Template, error) {
-	t, err := r.Get(id)
-	if err != nil {
-		return nil, t, err
-	}
-	if t.Removed() {
-		return nil, t, fmt.Errorf("template %q was removed: %w", id, ErrNotFound)
-	}
-	for _, c := range t.Copies {
-		if c.State != StateReady {
-			continue
-		}
-		if file, err := os.OpenFile(c.Path, os.O_RDONLY|unix.O_NOFOLLOW, 0); err == nil {
-			if info, err := file.Stat(); err == nil && isCopy(info, c, t.Size) {
-				return file, t, nil
-			}
-			file.Close()
-		}
-		if err := r.missing(id, c); err != nil {
-			return nil, t, err
-		}
-	}
-	return nil, t, fmt.Errorf("template %q: %w", id, ErrNotReady)
-}
-
 func renameNoReplace(from, to string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
 	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
@@ -294,16 +210,4 @@ func renameNoReplace(from, to string) error {
 		return err
 	}
 	return os.Remove(from)
-}
-
-// hashFile adds all of a file to s.
-func hashFile(ctx context.Context, file io.Reader, s sums) error {
-	buf := make([]byte, copyBuffer)
-	for {
-		n, end, err := fill(ctx, file, buf)
-		s.write(buf[:n])
-		if end || err != nil {
-			return err
-		}
-	}
 }

@@ -1,0 +1,148 @@
+package template_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/wherry-kvm/wherry/agent/store"
+	"github.com/wherry-kvm/wherry/template"
+)
+
+// dying ends the process at a write, before or after it took effect.
+type dying struct {
+	*store.Bolt
+	left  int
+	after bool
+}
+
+const died = 42
+
+func (d *dying) Put(bucket, key string, value []byte) error {
+	d.left--
+	if d.left == 0 && !d.after {
+		os.Exit(died)
+	}
+	err := d.Bolt.Put(bucket, key, value)
+	if d.left == 0 {
+		os.Exit(died)
+	}
+	return err
+}
+
+func crashSpec(dir string, content []byte) template.Spec {
+	s := spec("rocky9", "file://"+filepath.Join(dir, "files", "image.raw"), content)
+	return s
+}
+
+// openIn opens a registry whose store, pool and files lie in dir.
+func openIn(t *testing.T, dir string, wrap func(*store.Bolt) template.Store) (*template.Registry, *store.Bolt) {
+	t.Helper()
+	db, err := store.Open(filepath.Join(dir, "store.db"), time.Second)
+	must(t, err)
+	r, err := template.Open(template.Options{
+		Store: wrap(db), DefaultPool: "default",
+		Fetcher: template.NewDownload(template.HTTPOptions{}, filepath.Join(dir, "files")),
+		Intake:  template.Rules{Inspect: inspect},
+		Pools: func(context.Context) ([]template.Pool, error) {
+			return []template.Pool{{Name: "default", Path: filepath.Join(dir, "pool")}}, nil
+		},
+	})
+	must(t, err)
+	return r, db
+}
+
+// TestCrashChild is the process that dies; it runs only as a child of
+// TestCrashAtEveryWrite.
+func TestCrashChild(t *testing.T) {
+	dir, at, _ := strings.Cut(os.Getenv("WHERRY_TEST_CRASH"), "|")
+	if dir == "" {
+		return
+	}
+	n, err := strconv.Atoi(at)
+	must(t, err)
+	r, _ := openIn(t, dir, func(db *store.Bolt) template.Store { return &dying{db, n/2 + 1, n%2 == 1} })
+	content := raw(1, 1<<20)
+	_, err = r.Register(t.Context(), crashSpec(dir, content))
+	must(t, err)
+	must(t, r.Fetch(t.Context(), "rocky9", nil))
+	os.Exit(0)
+}
+
+// Before and after each write to the store, the process dies for good. The
+// next one leaves nothing half, deletes nothing foreign, and finishes.
+func TestCrashAtEveryWrite(t *testing.T) {
+	content := raw(1, 1<<20)
+	for n := 0; ; n++ {
+		dir := t.TempDir()
+		for _, sub := range []string{"pool", "files"} {
+			must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
+		}
+		must(t, os.WriteFile(filepath.Join(dir, "files", "image.raw"), content, 0o600))
+		foreign := filepath.Join(dir, "pool", ".wherry-template-SOMEBODY.partial")
+		must(t, os.WriteFile(foreign, nil, 0o600))
+
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCrashChild$")
+		cmd.Env = append(os.Environ(), fmt.Sprintf("WHERRY_TEST_CRASH=%s|%d", dir, n))
+		out, err := cmd.CombinedOutput()
+		if err != nil && cmd.ProcessState.ExitCode() != died {
+			t.Fatalf("crash %d: %v: %s", n, err, out)
+		}
+		lookAfterCrash(t, n, dir, content)
+		if err == nil {
+			if n < 10 {
+				t.Errorf("only %d crashes", n)
+			}
+			return
+		}
+	}
+}
+
+func lookAfterCrash(t *testing.T, n int, dir string, content []byte) {
+	t.Helper()
+	r, db := openIn(t, dir, func(db *store.Bolt) template.Store { return db })
+	defer db.Close()
+	pool := func() (names []string) {
+		entries, err := os.ReadDir(filepath.Join(dir, "pool"))
+		must(t, err)
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	foreign, file := ".wherry-template-SOMEBODY.partial", published(content, "raw")
+	before, known := r.Lookup("rocky9")
+	for _, name := range pool() {
+		if name != foreign && name != file {
+			t.Errorf("crash %d: %s is left after the restart", n, name)
+		}
+	}
+	if _, ready := before.Ready(""); known && !ready && before.Copies[0].State != template.StatePending {
+		t.Errorf("crash %d: state %s after the restart", n, before.Copies[0].State)
+	}
+	_, err := r.Register(t.Context(), crashSpec(dir, content))
+	must(t, err)
+	must(t, r.Fetch(t.Context(), "rocky9", nil))
+	got, _ := r.Lookup("rocky9")
+	c, ready := got.Ready("default")
+	if !ready || !c.Owned || c.Partial != "" || got.Digest != sha(content) {
+		t.Errorf("crash %d: finished as %+v", n, got)
+	}
+	if diff := cmp.Diff([]string{foreign, file}, pool()); diff != "" {
+		t.Errorf("crash %d: pool: %s", n, diff)
+	}
+	// It is ours, although another process wrote it: removing removes it.
+	_, err = r.Remove(t.Context(), "rocky9")
+	must(t, err)
+	if diff := cmp.Diff([]string{foreign}, pool()); diff != "" {
+		t.Errorf("crash %d: pool after removing: %s", n, diff)
+	}
+}

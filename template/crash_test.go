@@ -9,17 +9,15 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/wherry-kvm/wherry/agent/store"
 	"github.com/wherry-kvm/wherry/template"
 )
 
 // dying ends the process at a write, before or after it took effect.
 type dying struct {
-	*store.Bolt
+	folder
 	left  int
 	after bool
 }
@@ -31,7 +29,7 @@ func (d *dying) Put(bucket, key string, value []byte) error {
 	if d.left == 0 && !d.after {
 		os.Exit(died)
 	}
-	err := d.Bolt.Put(bucket, key, value)
+	err := d.folder.Put(bucket, key, value)
 	if d.left == 0 {
 		os.Exit(died)
 	}
@@ -44,12 +42,10 @@ func crashSpec(dir string, content []byte) template.Spec {
 }
 
 // openIn opens a registry whose store, pool and files lie in dir.
-func openIn(t *testing.T, dir string, wrap func(*store.Bolt) template.Store) (*template.Registry, *store.Bolt) {
+func openIn(t *testing.T, dir string, wrap func(folder) template.Store) *template.Registry {
 	t.Helper()
-	db, err := store.Open(filepath.Join(dir, "store.db"), time.Second)
-	must(t, err)
 	r, err := template.Open(template.Options{
-		Store: wrap(db), DefaultPool: "default",
+		Store: wrap(folder(filepath.Join(dir, "store"))), DefaultPool: "default",
 		Fetcher: template.NewDownload(template.HTTPOptions{}, filepath.Join(dir, "files")),
 		Intake:  template.Rules{Inspect: inspect},
 		Pools: func(context.Context) ([]template.Pool, error) {
@@ -57,7 +53,7 @@ func openIn(t *testing.T, dir string, wrap func(*store.Bolt) template.Store) (*t
 		},
 	})
 	must(t, err)
-	return r, db
+	return r
 }
 
 // TestCrashChild is the process that dies; it runs only as a child of
@@ -69,7 +65,7 @@ func TestCrashChild(t *testing.T) {
 	}
 	n, err := strconv.Atoi(at)
 	must(t, err)
-	r, _ := openIn(t, dir, func(db *store.Bolt) template.Store { return &dying{db, n/2 + 1, n%2 == 1} })
+	r := openIn(t, dir, func(s folder) template.Store { return &dying{s, n/2 + 1, n%2 == 1} })
 	content := raw(1, 1<<20)
 	_, err = r.Register(t.Context(), crashSpec(dir, content))
 	must(t, err)
@@ -83,7 +79,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 	content := raw(1, 1<<20)
 	for n := 0; ; n++ {
 		dir := t.TempDir()
-		for _, sub := range []string{"pool", "files"} {
+		for _, sub := range []string{"pool", "files", "store"} {
 			must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
 		}
 		must(t, os.WriteFile(filepath.Join(dir, "files", "image.raw"), content, 0o600))
@@ -108,8 +104,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 
 func lookAfterCrash(t *testing.T, n int, dir string, content []byte) {
 	t.Helper()
-	r, db := openIn(t, dir, func(db *store.Bolt) template.Store { return db })
-	defer db.Close()
+	r := openIn(t, dir, func(s folder) template.Store { return s })
 	pool := func() (names []string) {
 		entries, err := os.ReadDir(filepath.Join(dir, "pool"))
 		must(t, err)

@@ -84,7 +84,7 @@ func TestFetchPublishes(t *testing.T) {
 
 func TestFetchFailures(t *testing.T) {
 	content := raw(1, 1<<20)
-	ok := func(w http.ResponseWriter, _ *http.Request) { w.Write(content) }
+	ok := func(w http.ResponseWriter, _ *http.Request) { send(w, content) }
 	tests := map[string]struct {
 		handler http.HandlerFunc
 		change  func(*template.Spec, *template.Options)
@@ -92,11 +92,13 @@ func TestFetchFailures(t *testing.T) {
 		parts   []string
 	}{
 		"not found": {
-			handler: func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no such  image\x00here", 404) },
-			want:    template.ErrServer, parts: []string{"404", "no such image"},
+			handler: func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, "no such  image\x00here", http.StatusNotFound)
+			},
+			want: template.ErrServer, parts: []string{"404", "no such image"},
 		},
 		"other bytes": {
-			handler: func(w http.ResponseWriter, _ *http.Request) { w.Write(raw(2, 1<<20)) },
+			handler: func(w http.ResponseWriter, _ *http.Request) { send(w, raw(2, 1<<20)) },
 			want:    template.ErrChecksum, parts: []string{sha(content), sha(raw(2, 1<<20))},
 		},
 		"login page": {
@@ -106,18 +108,18 @@ func TestFetchFailures(t *testing.T) {
 			want: template.ErrChecksum, parts: []string{"HTML"},
 		},
 		"compressed": {
-			handler: func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("\x1f\x8b\x08\x00abcdefgh")) },
+			handler: func(w http.ResponseWriter, _ *http.Request) { send(w, []byte("\x1f\x8b\x08\x00abcdefgh")) },
 			want:    template.ErrChecksum, parts: []string{"gzip"},
 		},
 		"login page whose checksum somebody took": {
-			handler: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) },
+			handler: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, page) },
 			change:  func(s *template.Spec, _ *template.Options) { s.Checksum = sha([]byte(page)) },
 			want:    template.ErrImage, parts: []string{"HTML"},
 		},
 		"cut short": {
 			handler: func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-				w.Write(content[:1000])
+				send(w, content[:1000])
 			},
 			want: io.ErrUnexpectedEOF, parts: []string{"after 1000 bytes"},
 		},
@@ -185,10 +187,10 @@ func TestFetchAgainAfterAFailure(t *testing.T) {
 	fail := true
 	site := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		if fail {
-			http.Error(w, "later", 503)
+			http.Error(w, "later", http.StatusServiceUnavailable)
 			return
 		}
-		w.Write(content)
+		send(w, content)
 	})
 	_, err := h.Register(t.Context(), spec("rocky9", site.URL, content))
 	must(t, err)
@@ -210,7 +212,7 @@ func TestFetchIsCancelled(t *testing.T) {
 	ctx, stop := context.WithCancelCause(t.Context())
 	why := errors.New("told to stop")
 	site := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Write(content[:2<<20])
+		send(w, content[:2<<20])
 		w.(http.Flusher).Flush()
 		stop(why)
 		<-r.Context().Done()
@@ -233,7 +235,7 @@ func TestConcurrentFetchesDownloadOnce(t *testing.T) {
 	all := make(chan struct{})
 	site := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		<-all
-		w.Write(content)
+		send(w, content)
 	})
 	for _, id := range []string{"a", "b"} {
 		_, err := h.Register(t.Context(), spec(id, site.URL, content))
@@ -277,9 +279,9 @@ func TestWaitersShareTheFailureButNotTheCancel(t *testing.T) {
 					<-r.Context().Done()
 				case led:
 					<-proceed
-					http.Error(w, "no", 500)
+					http.Error(w, "no", http.StatusInternalServerError)
 				default:
-					w.Write(content)
+					send(w, content)
 				}
 			})
 			for _, id := range []string{"a", "b"} {
@@ -331,7 +333,7 @@ func TestEveryStateIsTold(t *testing.T) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 		close(begun)
 		<-proceed
-		w.Write(content)
+		send(w, content)
 	})
 	var states []string
 	o := h.options()

@@ -23,7 +23,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/wherry-kvm/wherry/agent/store"
 	"github.com/wherry-kvm/wherry/template"
 	"github.com/wherry-kvm/wherry/volume"
 )
@@ -59,7 +58,7 @@ type host struct {
 }
 
 func newHost(t testing.TB) *host {
-	h := &host{t: t, store: store.Memory(), pool: t.TempDir(), other: t.TempDir(), files: t.TempDir()}
+	h := &host{t: t, store: newStore(t), pool: t.TempDir(), other: t.TempDir(), files: t.TempDir()}
 	h.download = template.NewDownload(template.HTTPOptions{
 		AllowAddress: func(net.IP) bool { return true },
 		IdleTimeout:  10 * time.Second,
@@ -119,8 +118,8 @@ func (h *host) copyOf(id string) (template.Template, template.Copy) {
 func raw(seed uint64, n int) []byte {
 	b := make([]byte, n)
 	src := rand.NewChaCha8([32]byte{byte(seed)})
-	src.Read(b[:n/4])
-	src.Read(b[n-n/4:])
+	_, _ = src.Read(b[:n/4]) // never fails
+	_, _ = src.Read(b[n-n/4:])
 	return b
 }
 
@@ -164,6 +163,9 @@ func serveBytes(t testing.TB, b []byte) *site {
 	})
 }
 
+// send answers with bytes. That the client went away is for the client to say.
+func send(w http.ResponseWriter, b []byte) { _, _ = w.Write(b) }
+
 func opener(b []byte) template.Opener {
 	return func(context.Context) (template.Content, error) {
 		return template.Content{ReadCloser: io.NopCloser(bytes.NewReader(b)), Size: int64(len(b))}, nil
@@ -174,7 +176,7 @@ func opener(b []byte) template.Opener {
 // prove little.
 func qemuImg(t testing.TB, args ...string) {
 	t.Helper()
-	if out, err := exec.Command("qemu-img", args...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
 		t.Fatalf("qemu-img %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 }

@@ -120,7 +120,7 @@ func (f *httpFetcher) open(ctx context.Context, u *url.URL, headers map[string]s
 		return Content{}, err
 	}
 	request.Header = header(headers)
-	response, err := f.client.Do(request)
+	response, err := f.client.Do(request) //nolint:bodyclose // closed by idleReader
 	if err != nil {
 		cancel(nil)
 		return Content{}, readable(u, err)
@@ -128,8 +128,7 @@ func (f *httpFetcher) open(ctx context.Context, u *url.URL, headers map[string]s
 	body := &idleReader{body: response.Body, ctx: ctx, cancel: cancel, idle: f.idle}
 	body.timer = time.AfterFunc(f.idle, func() { cancel(fmt.Errorf("%w for %s", ErrIdle, f.idle)) })
 	if err := checkResponse(response, body); err != nil {
-		body.Close()
-		return Content{}, readable(u, err)
+		return Content{}, errors.Join(readable(u, err), body.Close())
 	}
 	return Content{body, response.ContentLength}, nil
 }

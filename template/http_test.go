@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func TestAddressesAreJudgedWhereConnected(t *testing.T) {
 	d := template.NewDownload(template.HTTPOptions{})
 	defer d.Close()
 	elsewhere := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, site.URL, http.StatusFound) })
-	judged := fetcher(t, template.HTTPOptions{AllowAddress: func(ip net.IP) bool { return false }})
+	judged := fetcher(t, template.HTTPOptions{AllowAddress: func(net.IP) bool { return false }})
 	for _, url := range []string{site.URL, "http://localhost:" + port, "http://[::ffff:127.0.0.1]:" + port, "http://169.254.169.254/latest"} {
 		if got, err := get(t, d, url, nil); !errors.Is(err, template.ErrForbidden) {
 			t.Errorf("%s: %q, %v", url, got, err)
@@ -93,10 +94,8 @@ func TestAddressRules(t *testing.T) {
 
 func TestRedirects(t *testing.T) {
 	d := fetcher(t, template.HTTPOptions{MaxRedirects: 2})
-	var site *site
-	site = serve(t, func(w http.ResponseWriter, r *http.Request) {
-		var n int
-		fmt.Sscanf(r.URL.Path, "/%d", &n)
+	site := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.URL.Path[1:])
 		switch {
 		case r.URL.Path == "/file":
 			w.Header().Set("Location", "file:///etc/passwd")
@@ -104,7 +103,7 @@ func TestRedirects(t *testing.T) {
 		case n > 0:
 			http.Redirect(w, r, fmt.Sprintf("/%d", n-1), http.StatusFound)
 		default:
-			io.WriteString(w, "image "+r.Header.Get("X-Token"))
+			fmt.Fprint(w, "image "+r.Header.Get("X-Token"))
 		}
 	})
 	token := map[string]string{"X-Token": "secret"}
@@ -145,7 +144,7 @@ func TestDeadlines(t *testing.T) {
 	defer close(hang)
 	site := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/body" {
-			io.WriteString(w, "some")
+			fmt.Fprint(w, "some")
 			w.(http.Flusher).Flush()
 		}
 		select {

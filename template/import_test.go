@@ -40,9 +40,9 @@ func TestImportIsCancelled(t *testing.T) {
 	h := newHost(t)
 	ctx, stop := context.WithCancel(t.Context())
 	from, to := io.Pipe()
-	defer to.Close()
+	defer func() { _ = to.Close() }()
 	go func() {
-		to.Write(make([]byte, 1000))
+		_, _ = to.Write(make([]byte, 1000))
 		stop()
 	}()
 	_, err := h.Import(ctx, template.Spec{ID: "a", Checksum: sha(nil), Format: "raw"},

@@ -81,7 +81,7 @@ func (d *Download) openFile(u *url.URL) (Content, error) {
 	if err != nil {
 		return Content{}, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	// O_NONBLOCK: opening a pipe must not wait for its writer.
 	file, err := root.OpenFile(rest, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

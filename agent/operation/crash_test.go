@@ -135,7 +135,6 @@ func crashAfter(t *testing.T, writes int, failIn string) bool {
 
 	db, err = store.Open(path, time.Second)
 	must(t, err)
-	defer db.Close()
 	next := open(t, db)
 	before, err := next.Get(t.Context(), op.ID)
 	must(t, err)
@@ -154,6 +153,7 @@ func crashAfter(t *testing.T, writes int, failIn string) bool {
 		t.Errorf("crash after write %d: %v; steps %v", writes, err, steps(got))
 	}
 	closeEngine(t, next)
+	must(t, db.Close())
 	return crashed
 }
 
@@ -164,7 +164,7 @@ func verdict(op api.Operation, things map[string]bool, failIn string) error {
 		return nil
 	case op.Status == api.StatusFailed && len(things) == 0:
 		if failIn != "" && op.Error.Code == "internal" && op.Error.Detail != "it failed" {
-			return fmt.Errorf("the cause was lost: %v", op.Error)
+			return fmt.Errorf("the cause was lost: %w", op.Error)
 		}
 		for _, s := range op.Steps {
 			if s.Status == operation.StepRunning {
@@ -173,5 +173,5 @@ func verdict(op api.Operation, things map[string]bool, failIn string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("status %s (%v) with %v in the world", op.Status, op.Error, things)
+	return fmt.Errorf("status %s (%s) with %v in the world", op.Status, api.CodeOf(op.Error), things)
 }

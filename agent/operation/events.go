@@ -14,7 +14,7 @@ import (
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
-// LiveOnly, given to Events, replays nothing.
+// LiveOnly is what to give to Events for no replay.
 const LiveOnly = math.MaxUint64
 
 const (

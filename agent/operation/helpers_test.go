@@ -72,7 +72,13 @@ func run(t testing.TB, e *operation.Engine, s operation.Spec, fn operation.Func)
 }
 
 // code fails unless the error is a problem of that code.
-func code(t testing.TB, err error, want string) *api.Problem {
+func code(t testing.TB, err error, want string) {
+	t.Helper()
+	_ = problem(t, err, want)
+}
+
+// problem gives the problem of that code.
+func problem(t testing.TB, err error, want string) *api.Problem {
 	t.Helper()
 	p, ok := errors.AsType[*api.Problem](err)
 	if !ok || p.Code != want {

@@ -86,7 +86,7 @@ func TestCancelThatComesTooLate(t *testing.T) {
 	op := start(t, e, vm("vm1"), fn)
 	<-at
 	got, err := e.Cancel(t.Context(), op.ID)
-	p := code(t, err, "conflict")
+	p := problem(t, err, "conflict")
 	if !strings.Contains(p.Detail, "commit") || p.Operation != op.ID || got.Cancellable {
 		t.Errorf("refusal %+v, cancellable %t", p, got.Cancellable)
 	}
@@ -98,7 +98,7 @@ func TestCancelThatComesTooLate(t *testing.T) {
 
 func TestSuccessInSpiteOfCancel(t *testing.T) {
 	e := open(t, store.Memory())
-	op := start(t, e, vm("vm1"), func(ctx context.Context, op *operation.Op) (any, error) {
+	op := start(t, e, vm("vm1"), func(ctx context.Context, _ *operation.Op) (any, error) {
 		<-ctx.Done()
 		return "moved", nil
 	})

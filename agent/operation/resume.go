@@ -101,7 +101,7 @@ func (e *Engine) resume(en *entry) error {
 	if recovery == nil {
 		recovery = noRecovery
 	}
-	e.work.Go(func() { e.run(en, recovery) })
+	e.work.Go(func() { e.run(en, recovery) }) //nolint:contextcheck // as in Start
 	return nil
 }
 

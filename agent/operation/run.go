@@ -44,7 +44,7 @@ func (e *Engine) run(en *entry, fn Func) {
 		if left := op.rollBack(problem); left != nil {
 			log.Error("undo incomplete", "error", left)
 			if problem.Hint == "" {
-				problem.WithHint("not everything was undone: %v", left)
+				problem.Hint = fmt.Sprintf("not everything was undone: %v", left)
 			}
 		}
 	}

@@ -122,7 +122,7 @@ func (e *Engine) tryStart(ctx context.Context, spec Spec, request json.RawMessag
 	e.live[id] = en
 	op := en.snapshot()
 	e.mu.Unlock()
-	e.work.Go(func() { e.run(en, fn) })
+	e.work.Go(func() { e.run(en, fn) }) //nolint:contextcheck // an operation outlives its request: its context is the engine's
 	return op, nil, nil
 }
 

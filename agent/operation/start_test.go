@@ -19,7 +19,7 @@ func TestBusyNamesTheHolder(t *testing.T) {
 	e := open(t, store.Memory())
 	first := start(t, e, vm("vm1"), untilStopped)
 	_, err := e.Start(t.Context(), operation.Spec{Kind: "stop", Project: "default", Instance: "vm1"}, nothing)
-	p := code(t, err, "busy")
+	p := problem(t, err, "busy")
 	if p.Operation != first.ID || !strings.Contains(p.Detail, first.ID) || !strings.Contains(p.Detail, "test") {
 		t.Errorf("busy: operation %q, detail %q", p.Operation, p.Detail)
 	}
@@ -60,7 +60,7 @@ func TestLock(t *testing.T) {
 		short, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
 		_, err = e.Lock(short, ref, "another")
-		if p := code(t, err, "busy"); !strings.Contains(p.Detail, "a look") || p.Operation != "" {
+		if p := problem(t, err, "busy"); !strings.Contains(p.Detail, "a look") || p.Operation != "" {
 			t.Errorf("busy: %+v", p)
 		}
 
@@ -73,7 +73,7 @@ func TestLock(t *testing.T) {
 
 		op := start(t, e, vm("vm1"), untilStopped)
 		_, err = e.Lock(short, ref, "late")
-		if p := code(t, err, "busy"); p.Operation != op.ID {
+		if p := problem(t, err, "busy"); p.Operation != op.ID {
 			t.Errorf("busy names %q", p.Operation)
 		}
 		if len(waits) != 6 || waits[0] != 0 || waits[1] != time.Second || waits[3] != 2*time.Second {
@@ -113,7 +113,7 @@ func TestIdempotency(t *testing.T) {
 	other.Key.Fingerprint = "g"
 	other.Instance = "vm2"
 	_, err := e.Start(t.Context(), other, fn)
-	if p := code(t, err, "idempotency-reuse"); p.Operation != ids[0] {
+	if p := problem(t, err, "idempotency-reuse"); p.Operation != ids[0] {
 		t.Errorf("names operation %q", p.Operation)
 	}
 	closeEngine(t, e)

@@ -22,7 +22,7 @@ func TestBoltKeepsAcrossReopen(t *testing.T) {
 
 	s, err = store.Open(path, time.Second)
 	must(t, err)
-	defer s.Close()
+	defer func() { must(t, s.Close()) }()
 	if v, err := s.Get("a", "k"); err != nil || string(v) != "v" {
 		t.Errorf("after reopening: %q, %v", v, err)
 	}
@@ -38,7 +38,7 @@ func TestBoltIsLockedByItsFirstUser(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	first, err := store.Open(path, time.Second)
 	must(t, err)
-	defer first.Close()
+	defer func() { must(t, first.Close()) }()
 	for _, timeout := range []time.Duration{0, 100 * time.Millisecond} {
 		_, err := store.Open(path, timeout)
 		if !errors.Is(err, store.ErrLocked) {

@@ -26,7 +26,7 @@ var implementations = map[string]func(t testing.TB) store.Store{
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { s.Close() })
+		t.Cleanup(func() { must(t, s.Close()) })
 		return s
 	},
 }
@@ -121,7 +121,7 @@ func listIsOrdered(t *testing.T, s store.Store) {
 	}
 	stop := errors.New("stop")
 	n := 0
-	if err := s.List("a", func(string, []byte) error { n++; return stop }); err != stop || n != 1 {
+	if err := s.List("a", func(string, []byte) error { n++; return stop }); !errors.Is(err, stop) || n != 1 {
 		t.Errorf("a listing told to stop gave %v after %d keys", err, n)
 	}
 	if got := listing(t, s, "nowhere"); len(got) != 0 {
@@ -251,7 +251,7 @@ func concurrent(t *testing.T, s store.Store) {
 func TestImplementationsAgree(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		mem, bolt := store.Memory(), implementations["bolt"](t)
-		defer bolt.Close()
+		defer func() { must(t, bolt.Close()) }()
 		name := rapid.SampledFrom([]string{"a", "b", "", "cc"})
 		for range rapid.IntRange(1, 15).Draw(r, "calls") {
 			bucket, key, value := name.Draw(r, "bucket"), name.Draw(r, "key"), []byte(name.Draw(r, "value"))

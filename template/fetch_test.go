@@ -103,7 +103,7 @@ func TestFetchFailures(t *testing.T) {
 		},
 		"login page": {
 			handler: func(w http.ResponseWriter, _ *http.Request) {
-				io.WriteString(w, "\n<!DOCTYPE html><title>Log in</title>")
+				fmt.Fprint(w, "\n<!DOCTYPE html><title>Log in</title>")
 			},
 			want: template.ErrChecksum, parts: []string{"HTML"},
 		},

@@ -51,7 +51,7 @@ func (e *Engine) Resume(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, context.Cause(ctx))...)
 		}
-		if err := e.resume(en); err != nil {
+		if err := e.resume(en); err != nil { //nolint:contextcheck // an operation outlives Resume: its context is the engine's
 			errs = append(errs, err)
 		}
 	}
@@ -101,7 +101,7 @@ func (e *Engine) resume(en *entry) error {
 	if recovery == nil {
 		recovery = noRecovery
 	}
-	e.work.Go(func() { e.run(en, recovery) }) //nolint:contextcheck // as in Start
+	e.work.Go(func() { e.run(en, recovery) })
 	return nil
 }
 

@@ -28,7 +28,7 @@ type fake struct {
 
 func startFake(t *testing.T) *fake {
 	t.Helper()
-	folder, err := os.MkdirTemp("", "wherry") // a socket's path must be short
+	folder, err := os.MkdirTemp("", "wherry") //nolint:usetesting // a socket's path must be short, whatever the test is called
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -112,7 +112,7 @@ func TestInterruptOnTerminalLeaves(t *testing.T) {
 	for name, leave := range map[string]func(x *terminal, r *running){
 		"by the letter":           func(x *terminal, r *running) { x.typeLine(r.t, "l") },
 		"by another Ctrl-C":       func(_ *terminal, r *running) { r.interrupt(os.Interrupt) },
-		"by the end of the input": func(x *terminal, r *running) { _, _ = x.keys.WriteString("\x04") },
+		"by the end of the input": func(x *terminal, _ *running) { _, _ = x.keys.WriteString("\x04") },
 		"by SIGTERM":              func(_ *terminal, r *running) { r.interrupt(syscall.SIGTERM) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -66,24 +66,10 @@ func (p *patch) dropAttr(n *node, name string) {
 	p.replace(start, a.valEnd+1, "")
 }
 
-// insertFirst puts text at the start of an element's content.
+// insertFirst puts text at the start of the content of an element that has
+// children.
 func (p *patch) insertFirst(n *node, with string) {
-	if !n.selfClosed {
-		p.replace(n.tagEnd, n.tagEnd, with)
-		return
-	}
-	at := n.tagEnd - 2
-	for isSpace(p.text[at-1]) {
-		at--
-	}
-	p.replace(at, n.tagEnd, ">"+with+"</"+p.tagName(n)+">")
-}
-
-func (p *patch) tagName(n *node) string {
-	if n.prefix != "" {
-		return n.prefix + ":" + n.name
-	}
-	return n.name
+	p.replace(n.tagEnd, n.tagEnd, with)
 }
 
 // apply makes the edited text.

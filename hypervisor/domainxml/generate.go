@@ -28,7 +28,7 @@ type CreateSpec struct {
 
 // CreateDisk is one disk of a new domain.
 type CreateDisk struct {
-	Target   string // "" = vda, vdb, ... in order
+	Target   string // "" = the first free name of the bus: vda, vdb, ...
 	Device   string // disk (default) or cdrom
 	Bus      string // "" = virtio, sata for a cdrom
 	Type     string // file (default), block, network
@@ -81,8 +81,8 @@ func Generate(s CreateSpec) (string, error) {
 	if s.Metadata != "" {
 		dom.Metadata = &libvirtxml.DomainMetadata{XML: s.Metadata}
 	}
-	for i, d := range s.Disks {
-		disk, err := diskFor(i, d)
+	for _, d := range withTargets(s.Disks) {
+		disk, err := diskFor(d)
 		if err != nil {
 			return "", fmt.Errorf("generate domain %q: %w", s.Name, err)
 		}

@@ -4,15 +4,38 @@ import (
 	"cmp"
 	"encoding/xml"
 	"fmt"
+	"slices"
 
 	"libvirt.org/go/libvirtxml"
 )
 
-// diskFor makes the i-th disk.
-func diskFor(i int, d CreateDisk) (disk libvirtxml.DomainDisk, err error) {
-	device := cmp.Or(d.Device, "disk")
-	bus := cmp.Or(d.Bus, map[bool]string{true: "sata", false: "virtio"}[device == "cdrom"])
-	target := cmp.Or(d.Target, targetName(bus, i))
+// withTargets gives every disk a bus and a target: the first free name of its
+// bus, as an administrator would count.
+func withTargets(disks []CreateDisk) []CreateDisk {
+	taken := map[string]bool{}
+	for _, d := range disks {
+		taken[d.Target] = true
+	}
+	out := slices.Clone(disks)
+	for i := range out {
+		d := &out[i]
+		d.Device = cmp.Or(d.Device, "disk")
+		if d.Bus == "" && d.Device == "cdrom" {
+			d.Bus = "sata"
+		}
+		d.Bus = cmp.Or(d.Bus, "virtio")
+		for n := 0; d.Target == ""; n++ {
+			if name := targetName(d.Bus, n); !taken[name] {
+				d.Target, taken[name] = name, true
+			}
+		}
+	}
+	return out
+}
+
+// diskFor makes one disk that withTargets has completed.
+func diskFor(d CreateDisk) (disk libvirtxml.DomainDisk, err error) {
+	device, bus, target := d.Device, d.Bus, d.Target
 	typ := cmp.Or(d.Type, "file")
 	if d.Source == "" && device != "cdrom" {
 		return disk, fmt.Errorf("disk %q has no source", target)

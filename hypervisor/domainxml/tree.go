@@ -31,14 +31,13 @@ type attr struct {
 // node is one element with its place in the text.
 type node struct {
 	space, name string // space is the resolved namespace, "" for libvirt's own
-	prefix      string // as written
 	attrs       []attr
 	start       int // of "<"
 	tagEnd      int // after the ">" of the start tag
 	endTag      int // of the end tag; equals tagEnd for <x/>
 	end         int // after the element
 	selfClosed  bool
-	text        string // character data directly inside, decoded
+	text        strings.Builder // character data directly inside, decoded
 	children    []*node
 	parent      *node
 }
@@ -105,7 +104,7 @@ func (n *node) value() string {
 	if n == nil {
 		return ""
 	}
-	return strings.TrimSpace(n.text)
+	return strings.TrimSpace(n.text.String())
 }
 
 // parseTree takes text apart. It accepts one root element, no DOCTYPE, no
@@ -153,7 +152,7 @@ func (b *builder) add(tok xml.Token, from, to int) error {
 		b.open, b.depth = n.parent, b.depth-1
 	case xml.CharData:
 		if b.open != nil {
-			b.open.text += string(t)
+			b.open.text.Write(t)
 		} else if strings.TrimSpace(string(t)) != "" {
 			return errors.New("text outside the root element")
 		}
@@ -181,7 +180,7 @@ func (b *builder) start(t xml.StartElement, from, to int) error {
 	tag := b.text[from:to]
 	n.selfClosed = strings.HasSuffix(tag, "/>")
 	var err error
-	if n.prefix, n.attrs, err = scanTag(tag, from); err != nil {
+	if n.attrs, err = scanTag(tag, from); err != nil {
 		return err
 	}
 	if len(n.attrs) != len(t.Attr) {
@@ -201,13 +200,10 @@ func (b *builder) start(t xml.StartElement, from, to int) error {
 
 // scanTag finds the attributes of a start tag that the decoder has accepted.
 // The decoder gives their values but not their places.
-func scanTag(tag string, base int) (prefix string, attrs []attr, err error) {
+func scanTag(tag string, base int) (attrs []attr, err error) {
 	i := 1
 	for i < len(tag) && !isSpace(tag[i]) && tag[i] != '>' && tag[i] != '/' {
 		i++
-	}
-	if before, _, ok := strings.Cut(tag[1:i], ":"); ok {
-		prefix = before
 	}
 	seen := map[string]bool{}
 	for {
@@ -215,7 +211,7 @@ func scanTag(tag string, base int) (prefix string, attrs []attr, err error) {
 			i++
 		}
 		if i >= len(tag) || tag[i] == '>' || tag[i] == '/' {
-			return prefix, attrs, nil
+			return attrs, nil
 		}
 		a := attr{start: base + i}
 		from := i
@@ -227,16 +223,16 @@ func scanTag(tag string, base int) (prefix string, attrs []attr, err error) {
 			i++
 		}
 		if i >= len(tag) {
-			return "", nil, fmt.Errorf("attribute %q has no value", a.name)
+			return nil, fmt.Errorf("attribute %q has no value", a.name)
 		}
 		quote := tag[i]
 		end := strings.IndexByte(tag[i+1:], quote)
 		if end < 0 {
-			return "", nil, fmt.Errorf("attribute %q is not closed", a.name)
+			return nil, fmt.Errorf("attribute %q is not closed", a.name)
 		}
 		a.valStart, a.valEnd = base+i+1, base+i+1+end
 		if seen[a.name] {
-			return "", nil, fmt.Errorf("attribute %q appears twice", a.name)
+			return nil, fmt.Errorf("attribute %q appears twice", a.name)
 		}
 		seen[a.name] = true
 		attrs = append(attrs, a)

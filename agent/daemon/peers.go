@@ -87,7 +87,17 @@ type peer struct{ c *client.Client }
 func within[T any](ctx context.Context, limit time.Duration, call func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return call(ctx)
+	out, err := call(ctx)
+	return out, unreachable(err)
+}
+
+// unreachable gives an error the code that tells callers that no answer came,
+// whether the peer could not be reached or did not answer in time.
+func unreachable(err error) error {
+	if _, ok := errors.AsType[*client.Unreachable](err); ok || errors.Is(err, context.DeadlineExceeded) {
+		return api.NewProblem("peer-unreachable", "%w", err)
+	}
+	return err
 }
 
 func (p peer) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, error) {

@@ -61,10 +61,16 @@ func Settle(src, dst Side, patient bool) (Verdict, string) {
 		return KeepSource, "it is paused at the source"
 	case src.State == "paused" && dst.State == "paused":
 		return later("it is paused on both hosts")
+	case src.State == "" && dst.State == "shutoff":
+		// Libvirt defines it there, and forgets it here, only once it has moved.
+		return KeepDestination, "it has shut down at the destination"
 	case src.gone() && dst.State == "paused":
 		return KeepDestination, "it is paused at the destination and gone from the source"
-	case src.State == "shutoff" && dst.gone():
+	case src.State == "shutoff" && dst.State == "":
 		return KeepSource, "it has shut down at the source"
+	case src.State == "shutoff" && dst.State == "shutoff":
+		// It may have moved and gone down there: its last writes are there then.
+		return later("it is shut off on both hosts")
 	case src.gone() && dst.gone():
 		return later("it is on neither host")
 	}

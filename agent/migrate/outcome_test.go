@@ -32,6 +32,8 @@ func TestSettle(t *testing.T) {
 		{"paused by its user", byUser, none, migrate.KeepSource, migrate.KeepSource},
 		{"left paused by libvirt", paused, none, migrate.Wait, migrate.Undecided},
 		{"the guest shut down", off, none, migrate.KeepSource, migrate.KeepSource},
+		{"done, and the guest shut down since", none, off, migrate.KeepDestination, migrate.KeepDestination},
+		{"shut down on both", off, off, migrate.Wait, migrate.Undecided},
 		{"on neither", none, none, migrate.Wait, migrate.Undecided},
 		{"gone here, no answer", none, unknown, migrate.Wait, migrate.Undecided},
 		{"no answer here", unknown, running, migrate.Wait, migrate.Undecided},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/inspect"
@@ -27,6 +28,11 @@ func (m *migration) perform(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A lease that ran out in the meantime took the volumes with it. From here
+	// on it is renewed all the time.
+	if _, err := m.peer.Renew(ctx, m.op.ID()); err != nil {
+		return peerProblem(err, m.state.Request.Destination)
+	}
 	m.state.Performing = true
 	if err := m.save(); err != nil {
 		return err
@@ -45,11 +51,12 @@ func (m *migration) perform(ctx context.Context) error {
 	go func() { done <- m.Mover.Migrate(moving, m.ref.Name, params) }()
 	w := m.newWatcher(cancel)
 	err = w.follow(ctx, done)
-	m.state.Disk, m.state.Memory = w.moved()
 	if errors.Is(err, operation.ErrShutdown) {
 		return err
 	}
-	return m.conclude(ctx, err)
+	err = m.conclude(ctx, err)
+	w.account()
+	return err
 }
 
 // conclude finds out where the instance runs after libvirt's call returned.
@@ -177,7 +184,7 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		src, dst := m.sourceSide(ctx), m.destinationSide(ctx)
+		src, dst := m.sides(ctx)
 		verdict, why := Settle(src, dst, m.Now().Before(deadline))
 		if verdict != Wait {
 			m.Log.Info("where the instance is", "operation", m.op.ID(), "verdict", verdict, "why", why)
@@ -191,8 +198,20 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 	}
 }
 
+// sideDeadline is how long one host may take to say where the instance is.
+const sideDeadline = 5 * time.Second
+
+// sides asks both hosts at the same time: either may not answer.
+func (m *migration) sides(ctx context.Context) (src, dst Side) {
+	var asking sync.WaitGroup
+	asking.Go(func() { dst = m.destinationSide(ctx) })
+	src = m.sourceSide(ctx)
+	asking.Wait()
+	return src, dst
+}
+
 func (m *migration) sourceSide(ctx context.Context) Side {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, sideDeadline)
 	defer cancel()
 	d, err := m.Hypervisor.Domain(ctx, m.ref.Name)
 	switch {
@@ -213,7 +232,7 @@ func (m *migration) sourceSide(ctx context.Context) Side {
 }
 
 func (m *migration) destinationSide(ctx context.Context) Side {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, sideDeadline)
 	defer cancel()
 	in, err := m.peer.Renew(ctx, m.op.ID())
 	switch {

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,9 @@ func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
 		m.state.Phases = map[string]time.Duration{}
 	}
 	result, err := m.resume(ctx)
+	if why := op.Failure(); why != nil && api.CodeOf(err) == "interrupted" {
+		err = why // it was being taken back already, and this is the reason
+	}
 	m.observe(err)
 	return result, err
 }
@@ -100,6 +104,8 @@ func (m *migration) adopt(ctx context.Context) error {
 	if d, err := m.Hypervisor.Domain(ctx, m.ref.Name); err == nil {
 		m.inst.Domain = d
 	}
+	m.op.Cancellable()
+	defer m.op.NotCancellable()
 	adopted, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() {
@@ -108,14 +114,17 @@ func (m *migration) adopt(ctx context.Context) error {
 		}
 	})
 	defer stop()
+	if m.op.Cancelled() {
+		cancel(operation.ErrCancelled) // it was, before the agent was lost
+	}
 	done := make(chan error, 1)
 	go func() { done <- m.jobEnd(adopted) }()
 	w := m.newWatcher(cancel)
 	err := w.follow(ctx, done)
-	m.state.Disk, m.state.Memory = w.moved()
 	if errors.Is(err, operation.ErrShutdown) {
 		return err
 	}
+	defer w.account()
 	asking, release := detach(ctx)
 	defer release()
 	verdict, why, settleErr := m.settle(asking)
@@ -135,26 +144,50 @@ func (m *migration) adopt(ctx context.Context) error {
 	return m.needsDecision(why, errors.Join(err, errors.New("its caller was interrupted")))
 }
 
-// jobEnd returns when no outgoing migration is left on this host. When ctx ends
-// it aborts the migration and waits on.
+// jobEnd returns when no outgoing migration is left on this host, or its
+// libvirt has not answered for too long. When ctx ends it stops the migration
+// and waits on.
 func (m *migration) jobEnd(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	ask := context.WithoutCancel(ctx)
 	var cause error
 	stop := ctx.Done()
+	stopAgain := time.NewTicker(stopEvery)
+	defer stopAgain.Stop()
+	answered := m.Now()
 	for {
-		if side := m.sourceSide(ask); !side.Job && side.State != "unknown" {
+		switch side := m.sourceSide(ask); {
+		case side.State != "unknown" && !side.Job:
 			return cause
+		case side.State != "unknown":
+			answered = m.Now()
+		case m.Now().Sub(answered) > libvirtPatience:
+			return cmp.Or(cause, errors.New("libvirt does not answer"))
 		}
 		select {
 		case <-tick.C:
 		case <-stop:
-			stop = nil
-			cause = context.Cause(ctx)
-			if err := m.Mover.Abort(ask, m.ref.Name); err != nil {
-				m.Log.Warn("aborting an adopted migration", "operation", m.op.ID(), "error", err)
+			stop, cause = nil, context.Cause(ctx)
+			m.stopJob(ask)
+		case <-stopAgain.C:
+			if cause != nil {
+				m.stopJob(ask) // a copy may have begun in between
 			}
 		}
+	}
+}
+
+// stopEvery is how often an adopted migration is told to stop.
+const stopEvery = 5 * time.Second
+
+// stopJob ends libvirt's migration. The disks' connections are cut first, as
+// the mover itself does: on a dead network an abort waits for them.
+func (m *migration) stopJob(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, stopEvery)
+	defer cancel()
+	_, yank := m.Mover.Yank(ctx, m.ref.Name)
+	if err := errors.Join(yank, m.Mover.Abort(ctx, m.ref.Name)); err != nil {
+		m.Log.Warn("stopping an adopted migration", "operation", m.op.ID(), "error", err)
 	}
 }

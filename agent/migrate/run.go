@@ -192,6 +192,9 @@ func (m *migration) disconnect(ctx context.Context) error {
 	if len(m.state.Connected) == 0 {
 		return nil
 	}
+	if err := m.reach(ctx); err != nil {
+		return err
+	}
 	_, err := m.peer.Modify(ctx, api.TargetsRequest{Targets: m.state.Connected})
 	return err
 }
@@ -231,7 +234,29 @@ func (m *migration) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (m *migration) unreserve(ctx context.Context) error { return m.peer.Remove(ctx, m.op.ID()) }
+func (m *migration) unreserve(ctx context.Context) error {
+	if err := m.reach(ctx); err != nil {
+		return err
+	}
+	return m.peer.Remove(ctx, m.op.ID())
+}
+
+// reachDeadline is how long a destination may take to show that it is there
+// before something is taken back.
+const reachDeadline = 3 * time.Second
+
+// reach finds out soon whether the destination answers at all. Where it does
+// not, waiting for it only keeps the instance locked: its lease runs out there,
+// and it takes back by itself what it made.
+func (m *migration) reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reachDeadline)
+	defer cancel()
+	_, err := m.peer.Renew(ctx, m.op.ID())
+	if err == nil || api.CodeOf(err) != "peer-unreachable" {
+		return nil
+	}
+	return fmt.Errorf("the destination does not answer; it takes back by itself what it made, at the latest %s after it last heard of the migration: %w", m.Lease, err)
+}
 
 // reservation says what the destination is to make.
 func (m *migration) reservation() api.IncomingRequest {
@@ -270,13 +295,21 @@ func (m *migration) destinationRecord() api.Record {
 	rec.Disks = slices.Clone(rec.Disks)
 	for i := range rec.Disks {
 		for _, d := range m.state.Plan.Disks {
-			if d.Target != rec.Disks[i].Target || d.Action != api.ActionCopy {
+			if d.Target != rec.Disks[i].Target || d.Destination == nil {
 				continue
 			}
 			rec.Disks[i].Pool, rec.Disks[i].Path, rec.Disks[i].Format = d.Destination.Pool, d.Destination.Path, d.Destination.Format
+			if d.Action == api.ActionSkip {
+				continue // the same storage, which may have another name there
+			}
 			rec.Disks[i].Owned = d.Connect == nil
 			if d.Clone == api.ModeFull {
 				rec.Disks[i].DirectDownload = false // it stands on no template any more
+			}
+			for _, l := range d.Destination.Chain {
+				if l.Template != "" {
+					rec.Disks[i].Template = l.Template // as the destination calls it
+				}
 			}
 		}
 	}

@@ -33,7 +33,9 @@ type Mover interface {
 	BlockJobs(ctx context.Context, name string) ([]hypervisor.BlockJob, error)
 	SetMaxDowntime(ctx context.Context, name string, d time.Duration) error
 	Abort(ctx context.Context, name string) error
-	Destroy(ctx context.Context, name string) error
+	// Yank cuts the connections of the disk copies and tells how many. To be
+	// done before Abort: on a dead network that would hold the guest up.
+	Yank(ctx context.Context, name string) (int, error)
 }
 
 // Inspector looks at an instance's disks.

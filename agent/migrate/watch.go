@@ -8,13 +8,16 @@ import (
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/operation"
-	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 )
 
 const (
-	lookEvery = 250 * time.Millisecond
-	lookLimit = 5 * time.Second // for one look: a hanging libvirt must not stop the watch
+	// At first looks are closer together: a small disk is copied between two
+	// of the later ones, and its figures would never be seen.
+	lookFirst  = 100 * time.Millisecond
+	firstLooks = 30
+	lookEvery  = 250 * time.Millisecond
+	lookLimit  = 5 * time.Second // for one look: a hanging libvirt must not stop the watch
 )
 
 // watcher follows a migration: it shows the progress, keeps the destination's
@@ -28,7 +31,11 @@ type watcher struct {
 }
 
 func (m *migration) newWatcher(end context.CancelCauseFunc) *watcher {
-	return &watcher{m: m, end: end, meter: newMeter(m.state.Plan, m.inst.Domain.Memory), started: m.Now()}
+	w := &watcher{m: m, end: end, meter: newMeter(m.state.Plan, m.inst.Domain.Memory), started: m.Now()}
+	if shown, err := m.Operations.Get(context.Background(), m.op.ID()); err == nil {
+		w.meter.resume(shown.Progress)
+	}
+	return w
 }
 
 // follow returns when the migration is over, or the agent stops.
@@ -39,9 +46,9 @@ func (w *watcher) follow(ctx context.Context, done <-chan error) error {
 	lease.Go(func() { w.keepLease(looking) })
 	defer lease.Wait()
 	defer stop()
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(lookFirst)
 	defer tick.Stop()
-	for {
+	for looks := 0; ; {
 		select {
 		case err := <-done:
 			return err
@@ -52,6 +59,9 @@ func (w *watcher) follow(ctx context.Context, done <-chan error) error {
 			return <-done // it was cancelled: libvirt is being stopped
 		case <-tick.C:
 			w.look(looking)
+			if looks++; looks == firstLooks {
+				tick.Reset(lookEvery)
+			}
 		}
 	}
 }
@@ -108,89 +118,11 @@ func (w *watcher) keepLease(ctx context.Context) {
 	}
 }
 
-// moved gives the bytes of disks and memory that were seen to move.
-func (w *watcher) moved() (disk, memory int64) { return w.meter.diskDone, w.meter.memDone }
-
-// meter turns libvirt's and QEMU's figures into one progress.
-type meter struct {
-	disks             []api.PartProgress
-	diskDone, memDone int64
-	diskTotal         int64
-	memTotal          int64
-	percent           float64
-	rate              float64
-	movedAt           time.Time
-	at                time.Time
-	last              int64
-}
-
-// newMeter begins with the plan's estimate, so that a total is there before
-// libvirt knows one.
-func newMeter(p api.Plan, memory int64) *meter {
-	m := &meter{memTotal: memory}
-	for _, d := range p.Disks {
-		if d.Action == api.ActionCopy {
-			m.disks = append(m.disks, api.PartProgress{Target: d.Target, BytesTotal: d.Bytes})
-		}
+// account keeps what moved. A copy that came to a good end has moved whole,
+// though it may not have been seen to its end.
+func (w *watcher) account() {
+	if w.m.state.Moved {
+		w.m.op.Progress(w.meter.finish())
 	}
-	return m
-}
-
-// rateWeight is the weight of the newest sample in the moving average: about
-// five seconds of memory at two samples a second.
-const rateWeight = 0.2
-
-func (m *meter) add(now time.Time, j hypervisor.Job, jobs []hypervisor.BlockJob) {
-	for _, b := range jobs {
-		for i := range m.disks {
-			if m.disks[i].Target == b.Target {
-				m.disks[i].BytesDone, m.disks[i].BytesTotal = b.Done, b.Total
-			}
-		}
-	}
-	m.diskDone, m.diskTotal = max(m.diskDone, j.DiskDone), 0
-	for i := range m.disks {
-		if j.Phase == hypervisor.PhaseMemory && len(jobs) == 0 {
-			m.disks[i].BytesDone = m.disks[i].BytesTotal
-		}
-		m.diskTotal += m.disks[i].BytesTotal
-	}
-	if j.MemTotal > 0 {
-		m.memTotal, m.memDone = max(j.MemDone+j.MemRemaining, 1), j.MemDone
-	}
-	sum := m.diskDone + m.memDone
-	if m.at.IsZero() || sum > m.last {
-		m.movedAt = now
-	}
-	if dt := now.Sub(m.at).Seconds(); !m.at.IsZero() && dt > 0 {
-		m.rate += rateWeight * (float64(max(sum-m.last, 0))/dt - m.rate)
-	}
-	m.at, m.last = now, sum
-}
-
-func (m *meter) lastMove(started time.Time) time.Time {
-	if m.movedAt.After(started) {
-		return m.movedAt
-	}
-	return started
-}
-
-// progress never goes back: totals grow while the guest writes.
-func (m *meter) progress() api.Progress {
-	var disk int64
-	for _, d := range m.disks {
-		disk += min(d.BytesDone, d.BytesTotal)
-	}
-	p := api.Progress{BytesDone: disk + m.memDone, BytesTotal: m.diskTotal + m.memTotal, Rate: int64(m.rate),
-		Disks:  append([]api.PartProgress(nil), m.disks...),
-		Memory: &api.PartProgress{Target: "memory", BytesDone: m.memDone, BytesTotal: m.memTotal}}
-	if p.BytesTotal > 0 {
-		m.percent = max(m.percent, min(99.9, 100*float64(p.BytesDone)/float64(p.BytesTotal)))
-	}
-	p.Percent = m.percent
-	if left := p.BytesTotal - p.BytesDone; m.rate > 1 && left > 0 {
-		eta := api.Duration(time.Duration(float64(left) / m.rate * float64(time.Second)).Round(time.Second))
-		p.ETA = &eta
-	}
-	return p
+	w.m.state.Disk, w.m.state.Memory = w.meter.moved()
 }

@@ -1,0 +1,139 @@
+package migrate
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+// meter turns libvirt's and QEMU's figures into one progress. Disks are counted
+// from QEMU's block jobs, which know allocated bytes disk by disk; libvirt's sum
+// is only taken where they were not seen.
+type meter struct {
+	disks             []api.PartProgress
+	diskSum           int64 // libvirt's own count of all disks
+	memDone, memTotal int64
+	percent           float64
+	rate              float64 // bytes per second
+	begun, movedAt    time.Time
+	at                time.Time
+	last              int64
+}
+
+// newMeter begins with the plan's estimate, so that a total is there before
+// libvirt knows one.
+func newMeter(p api.Plan, memory int64) *meter {
+	m := &meter{memTotal: memory}
+	for _, d := range p.Disks {
+		if d.Action == api.ActionCopy {
+			m.disks = append(m.disks, api.PartProgress{Target: d.Target, BytesTotal: d.Bytes})
+		}
+	}
+	return m
+}
+
+// resume goes on from what an earlier run of the agent has shown.
+func (m *meter) resume(p api.Progress) {
+	m.percent = p.Percent
+	for _, shown := range p.Disks {
+		for i := range m.disks {
+			if m.disks[i].Target == shown.Target {
+				m.disks[i].BytesDone = shown.BytesDone
+				m.disks[i].BytesTotal = max(m.disks[i].BytesTotal, shown.BytesTotal)
+			}
+		}
+	}
+}
+
+// rateMemory is how long a sample counts in the moving average of the rate.
+const rateMemory = 3 * time.Second
+
+func (m *meter) add(now time.Time, j hypervisor.Job, jobs []hypervisor.BlockJob) {
+	for _, b := range jobs {
+		for i := range m.disks {
+			// The first figures of a job are zeroes, before it has counted.
+			if d := &m.disks[i]; d.Target == b.Target && b.Total > 0 {
+				d.BytesDone, d.BytesTotal = max(d.BytesDone, b.Done), b.Total
+			}
+		}
+	}
+	m.diskSum = max(m.diskSum, j.DiskDone)
+	if j.Phase == hypervisor.PhaseMemory && len(jobs) == 0 {
+		m.disksDone()
+	}
+	if j.MemTotal > 0 {
+		m.memTotal, m.memDone = max(j.MemDone+j.MemRemaining, 1), max(m.memDone, j.MemDone)
+	}
+	disk, memory := m.moved()
+	sum := disk + memory
+	if m.at.IsZero() {
+		m.begun = now
+	}
+	if m.at.IsZero() || sum > m.last {
+		m.movedAt = now
+	}
+	if dt := now.Sub(m.at); !m.at.IsZero() && dt > 0 {
+		weight := 1 - math.Exp(-dt.Seconds()/rateMemory.Seconds())
+		// At the beginning there is no past to average with.
+		weight = max(weight, dt.Seconds()/now.Sub(m.begun).Seconds())
+		m.rate += weight * (float64(max(sum-m.last, 0))/dt.Seconds() - m.rate)
+	}
+	m.at, m.last = now, sum
+}
+
+// disksDone takes every disk as copied.
+func (m *meter) disksDone() {
+	for i := range m.disks {
+		d := &m.disks[i]
+		d.BytesTotal = max(d.BytesTotal, d.BytesDone)
+		d.BytesDone = d.BytesTotal
+	}
+}
+
+// finish is the last progress of a migration that came to a good end: a copy
+// that was not seen to its end has reached it all the same.
+func (m *meter) finish() api.Progress {
+	m.disksDone()
+	m.memTotal = m.memDone
+	m.percent = 100
+	return m.progress()
+}
+
+// moved gives the bytes of disks and memory that were seen to move.
+func (m *meter) moved() (disk, memory int64) {
+	for _, d := range m.disks {
+		disk += d.BytesDone
+	}
+	return max(disk, m.diskSum), m.memDone
+}
+
+func (m *meter) lastMove(started time.Time) time.Time {
+	if m.movedAt.After(started) {
+		return m.movedAt
+	}
+	return started
+}
+
+// progress never goes back: totals grow while the guest writes.
+func (m *meter) progress() api.Progress {
+	var done, total int64
+	for _, d := range m.disks {
+		done += min(d.BytesDone, d.BytesTotal)
+		total += d.BytesTotal
+	}
+	p := api.Progress{BytesDone: done + m.memDone, BytesTotal: total + m.memTotal, Rate: int64(m.rate),
+		Disks:  slices.Clone(m.disks),
+		Memory: &api.PartProgress{Target: "memory", BytesDone: m.memDone, BytesTotal: m.memTotal}}
+	if p.BytesTotal > 0 {
+		m.percent = max(m.percent, min(99.9, 100*float64(p.BytesDone)/float64(p.BytesTotal)))
+	}
+	p.Percent = m.percent
+	if left := p.BytesTotal - p.BytesDone; m.rate > 1 && left > 0 {
+		eta := api.Duration(time.Duration(float64(left) / m.rate * float64(time.Second)).Round(time.Second))
+		p.ETA = &eta
+	}
+	return p
+}

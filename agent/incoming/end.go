@@ -15,8 +15,8 @@ import (
 // its migration failed, before the volumes are held to be in use.
 const vanishWait = 30 * time.Second
 
-// Commit ends a reservation well. It succeeds only when the instance runs
-// here; twice is no error.
+// Commit ends a reservation well. It succeeds only when the instance has
+// arrived here; twice is no error.
 func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (api.Incoming, error) {
 	e, err := s.find(id)
 	if err != nil {
@@ -28,14 +28,15 @@ func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (a
 	if res.State == committed {
 		return s.view(ctx, e), nil
 	}
-	if state, running := s.domainState(ctx, res.Request); !running && state != "paused" {
+	state, _ := s.domainState(ctx, res.Request)
+	if !arrived(state) {
 		return api.Incoming{}, api.NewProblem("conflict", "%q does not run at the destination (%s)", res.Request.Name, orAbsent(state)).WithPhase("commit")
 	}
 	rec := res.Request.Record
 	if c.Record != nil {
 		rec = *c.Record
 	}
-	if err := s.settle(ctx, res, rec); err != nil {
+	if err := s.settle(ctx, res, rec, state); err != nil {
 		return api.Incoming{}, api.AsProblem(err).WithPhase("commit")
 	}
 	job, err := s.Hypervisor.CompletedJob(ctx, res.Request.Name)
@@ -51,6 +52,13 @@ func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (a
 	return s.view(ctx, e), nil
 }
 
+// arrived tells whether the instance has come over whole. Libvirt defines it
+// here only then, so one that is shut off has arrived and gone down since: its
+// volumes hold what it wrote last.
+func arrived(state string) bool {
+	return state == "running" || state == "paused" || state == "shutoff"
+}
+
 func orAbsent(state string) string {
 	if state == "" {
 		return "it is not there"
@@ -59,10 +67,13 @@ func orAbsent(state string) string {
 }
 
 // settle writes what this host keeps about its new instance.
-func (s *Service) settle(ctx context.Context, res reservation, rec api.Record) error {
+func (s *Service) settle(ctx context.Context, res reservation, rec api.Record, state string) error {
 	rec.Project, rec.Name, rec.UUID = res.Request.Project, res.Request.Name, res.Request.UUID
 	rec.Targets = res.Request.Targets
 	rec.PowerState, rec.UpdatedAt = "running", s.Now().UTC()
+	if state == "shutoff" {
+		rec.PowerState = "stopped"
+	}
 	for i := range rec.Disks {
 		d := &rec.Disks[i]
 		for _, p := range res.Places {
@@ -72,12 +83,19 @@ func (s *Service) settle(ctx context.Context, res reservation, rec api.Record) e
 		}
 	}
 	if rec.DomainXML != "" {
+		// The source's XML names the source's paths.
+		xml, err := s.Hypervisor.XML(ctx, rec.Name, true)
+		if err != nil {
+			return fmt.Errorf("reading the XML of %q: %w", rec.Name, err)
+		}
+		rec.DomainXML = xml
 		if err := s.Records.Write(rec); err != nil {
 			return err
 		}
 	}
 	for _, d := range res.Request.Disks {
-		if d.Template == "" || d.Place.Backing == nil {
+		id := templateOf(d.Place.Chain)
+		if id == "" {
 			continue
 		}
 		path := d.Place.Path
@@ -87,7 +105,7 @@ func (s *Service) settle(ctx context.Context, res reservation, rec api.Record) e
 			}
 		}
 		ref := api.TemplateRef{Project: rec.Project, Instance: rec.Name, Disk: d.Target, Volume: path, Pool: d.Place.Pool}
-		if err := s.Templates.PutRef(ctx, d.Template, ref); err != nil {
+		if err := s.Templates.PutRef(ctx, id, ref); err != nil {
 			return fmt.Errorf("writing the template ref of disk %q: %w", d.Target, err)
 		}
 	}
@@ -101,6 +119,19 @@ func (s *Service) settle(ctx context.Context, res reservation, rec api.Record) e
 		}
 	}
 	return nil
+}
+
+// templateOf gives the template of this host that a linked clone stands on. The
+// source may know the same bytes by another name, or this host may hold them
+// as a plain file: then there is nothing here that a ref could keep.
+func templateOf(chain []api.Layer) string {
+	id := ""
+	for _, l := range chain {
+		if l.Template != "" {
+			id = l.Template
+		}
+	}
+	return id
 }
 
 // Remove takes back everything that a reservation made. It refuses while the
@@ -175,8 +206,10 @@ func (s *Service) waitGone(ctx context.Context, r api.IncomingRequest) error {
 	for {
 		state, running := s.domainState(ctx, r)
 		switch {
-		case state == "" || state == "shutoff":
+		case state == "":
 			return nil
+		case state == "shutoff":
+			return api.NewProblem("conflict", "%q is defined at the destination, where it has been shut down: its volumes stay", r.Name)
 		case running:
 			return api.NewProblem("conflict", "%q runs at the destination: its volumes stay", r.Name)
 		}

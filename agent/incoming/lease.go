@@ -37,9 +37,9 @@ func (s *Service) Sweep(ctx context.Context) {
 }
 
 // expire ends one reservation that its source has abandoned. Where the
-// instance runs tells how: here, and it is ours to keep; nowhere here, and
-// what was made for it goes. While it is arriving, or libvirt does not
-// answer, nothing is done.
+// instance is tells how: here, running or shut down since, and it is ours to
+// keep; nowhere here, and what was made for it goes. While it is arriving,
+// paused, or libvirt does not answer, nothing is done for another term.
 func (s *Service) expire(ctx context.Context, e *entry) {
 	r := e.snapshot()
 	now := s.Now()
@@ -55,18 +55,21 @@ func (s *Service) expire(ctx context.Context, e *entry) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	log := s.Log.With("reservation", e.id, "instance", r.Request.Name, "source", r.Request.Source)
-	switch state, running := s.domainState(ctx, r.Request); {
-	case running:
-		log.Warn("lease over and the instance runs here: committing")
+	switch state, _ := s.domainState(ctx, r.Request); state {
+	case "running", "shutoff":
+		log.Warn("lease over and the instance is here: committing", "state", state)
 		if _, err := s.Commit(ctx, e.id, api.CommitRequest{}); err != nil {
 			log.Error("committing an abandoned reservation", "error", err)
 		}
-	case state == "" || state == "shutoff":
+	case "":
 		log.Warn("lease over and the instance is not here: removing what was made for it")
 		if err := s.Remove(ctx, e.id); err != nil {
 			log.Error("removing an abandoned reservation", "error", err)
 		}
 	default:
-		log.Warn("lease over but the instance is here; waiting", "state", state)
+		log.Warn("lease over but the instance may be arriving; waiting", "state", state)
+		if err := s.update(e, func(r *reservation) { r.Lease = now.Add(s.leaseOf(r.Request)) }); err != nil {
+			log.Error("extending an abandoned reservation", "error", err)
+		}
 	}
 }

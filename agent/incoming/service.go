@@ -19,6 +19,8 @@ type Hypervisor interface {
 	Domains(ctx context.Context) ([]hypervisor.Domain, error)
 	// Domain gives one domain, or hypervisor.ErrNoDomain.
 	Domain(ctx context.Context, name string) (hypervisor.Domain, error)
+	// XML gives a domain's XML: the live one, or the one of its next start.
+	XML(ctx context.Context, name string, inactive bool) (string, error)
 	// CompareCPU says whether this host can run the CPU of a live domain.
 	CompareCPU(ctx context.Context, domainXML string) (ok bool, detail string, err error)
 	// RefreshPool makes libvirt list a pool anew: it trusts its cached listing.

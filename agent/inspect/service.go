@@ -190,15 +190,17 @@ func (s *Service) origin(d *Disk, rec *api.Record) {
 	}
 }
 
-// RefMissing tells whether the record names a template for a backed disk and
-// the registry has lost the volume's ref.
+// RefMissing tells whether the disk of an instance with a record stands on a
+// template copy of this host and the registry has lost the volume's ref. A
+// base that is no template here, as at a destination that held the same bytes
+// as a plain file, has none to lose.
 func (s *Service) RefMissing(d Disk, rec *api.Record) bool {
-	if rec == nil || len(d.Chain) < 2 {
+	if rec == nil || !slices.ContainsFunc(rec.Disks, func(r api.RecordDisk) bool { return r.Target == d.Target && r.Template != "" }) {
 		return false
 	}
-	for _, r := range rec.Disks {
-		if r.Target == d.Target && r.Template != "" {
-			return !s.Templates.HasRef(r.Template, d.Path)
+	for i := len(d.Chain) - 1; i > 0; i-- {
+		if id := d.Chain[i].Template; id != "" {
+			return !s.Templates.HasRef(id, d.Path)
 		}
 	}
 	return false

@@ -64,9 +64,6 @@ func (e *opError) Error() string {
 	if e.name != "" {
 		what = fmt.Sprintf("%s %q", e.op, e.name)
 	}
-	if errors.Is(e.err, ErrDown) && !errors.Is(ErrDown, e.err) {
-		return what + ": " + ErrDown.Error() + ": " + text(e.err)
-	}
 	return what + ": " + text(e.err)
 }
 
@@ -86,7 +83,8 @@ func wrap(op, name string, err error) error {
 		return err
 	}
 	e := &opError{op: op, name: name, err: err}
-	if le, ok := errors.AsType[libvirt.Error](err); ok {
+	//nolint:errorlint // as in text
+	if le, ok := err.(libvirt.Error); ok {
 		e.sentinel = sentinels[le.Code]
 	}
 	return e
@@ -104,10 +102,17 @@ func isCode(err error, codes ...libvirt.ErrorNumber) bool {
 
 func isDown(err error) bool { return errors.Is(err, ErrDown) }
 
+// brokenError is a call's error together with its cause: the connection broke.
+type brokenError struct{ err error }
+
+func (e brokenError) Error() string   { return ErrDown.Error() + ": " + text(e.err) }
+func (e brokenError) Unwrap() []error { return []error{ErrDown, e.err} }
+
 // text is libvirt's message without the numbers that libvirt.Error prints
 // around it.
 func text(err error) string {
-	if le, ok := errors.AsType[libvirt.Error](err); ok {
+	//nolint:errorlint // only the error itself: an error around it has words of its own
+	if le, ok := err.(libvirt.Error); ok {
 		return le.Message
 	}
 	return err.Error()

@@ -2,7 +2,6 @@ package hypervisor
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -166,7 +165,7 @@ func (l *link) judge(op, name string, err error) error {
 	}
 	if !l.alive() {
 		l.markLost()
-		return wrap(op, name, fmt.Errorf("%w: %w", ErrDown, err))
+		return wrap(op, name, brokenError{err})
 	}
 	return wrap(op, name, err)
 }

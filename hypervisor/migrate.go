@@ -109,10 +109,14 @@ func (c *Client) Migrate(ctx context.Context, name string, p MigrateParams) erro
 		return err
 	case <-ctx.Done():
 	}
-	err := c.stopMigration(context.WithoutCancel(ctx), name, done)
-	switch {
-	case err == nil, errors.Is(err, ErrUnknownOutcome), errors.Is(err, ErrNotPersisted), isDown(err):
-		return err // moved, or nobody here can tell
+	err := c.stopper(name).stop(context.WithoutCancel(ctx), done)
+	if err == nil {
+		return nil
+	}
+	for _, other := range []error{ErrNotPersisted, ErrUnknownOutcome, ErrDown} {
+		if errors.Is(err, other) {
+			return wrap("migrate", name, err) // moved, or nobody here can tell
+		}
 	}
 	return fmt.Errorf("%w: %w: %w", ErrAborted, context.Cause(ctx), err)
 }
@@ -137,49 +141,6 @@ func (c *Client) migrate(name string, p MigrateParams) error {
 		return d.MigrateToURI3(p.DestURI, p.params(persistent), p.flags(persistent))
 	}()
 	return l.judge("migrate", name, err)
-}
-
-// stopMigration waits after each step for the call to return before it takes
-// the next.
-//
-// The disks' connections are cut before libvirt is asked to abort. Cancelling a
-// mirror that is in step with the guest makes QEMU's main loop wait for the
-// requests under way; if the network is dead that wait lasts until TCP gives
-// up, QEMU answers nothing, and the guest itself stands still. Cut first, the
-// requests fail at once, the mirror ends, and the guest never notices.
-func (c *Client) stopMigration(ctx context.Context, name string, done <-chan error) error {
-	yank := func(ctx context.Context) error { _, err := c.Yank(ctx, name); return err }
-	steps := []struct {
-		what  string
-		act   func(context.Context) error
-		grace time.Duration
-	}{
-		{"yank disks", yank, 0},
-		{"abort", func(ctx context.Context) error { return c.Abort(ctx, name) }, c.opts.AbortGrace},
-		// A copy may have begun between the first yank and the abort.
-		{"yank disks again", yank, c.opts.AbortGrace},
-		{"yank migration", func(ctx context.Context) error { _, err := c.YankMigration(ctx, name); return err }, c.opts.AbortGrace},
-		// libvirt's own keepalive to the destination gives up after 30 s.
-		{"wait", func(context.Context) error { return nil }, max(8*c.opts.AbortGrace, 40*time.Second)},
-	}
-	var failed []error
-	for _, s := range steps {
-		actx, cancel := context.WithTimeout(ctx, max(s.grace, c.opts.AbortGrace))
-		if err := s.act(actx); err != nil {
-			// "No job is active" is usual when the migration ends by itself.
-			c.log.Info("stop migration", "domain", name, "step", s.what, "err", err)
-			failed = append(failed, fmt.Errorf("%s: %w", s.what, err))
-		}
-		cancel()
-		timer := time.NewTimer(s.grace)
-		select {
-		case err := <-done:
-			timer.Stop()
-			return err
-		case <-timer.C:
-		}
-	}
-	return fmt.Errorf("migrate %q: %w: %w", name, ErrUnknownOutcome, errors.Join(failed...))
 }
 
 // Abort asks libvirt to end the domain's running job, a migration most often.

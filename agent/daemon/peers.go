@@ -47,7 +47,7 @@ func (p *peers) get(url string) (*client.Client, error) {
 		return c, nil
 	}
 	if p.files.Empty() {
-		return nil, errors.New("this agent has no certificate for peers: set tls.ca, tls.cert and tls.key in its configuration")
+		return nil, migrate.ErrNoIdentity
 	}
 	c, err := client.New(url, p.files, client.WithLog(p.log))
 	if err != nil {

@@ -56,9 +56,15 @@ type sourceVolume struct {
 	Owned  volume.Owned `json:"owned"`
 }
 
+// ErrNoIdentity says that this agent has nothing to show to a peer.
+var ErrNoIdentity = errors.New("this agent has no certificate for peers")
+
 func (s *Service) newMigration(ref api.Ref, r api.MigrateRequest) (*migration, error) {
 	peer, err := s.Dial(r.Destination)
 	if err != nil {
+		if errors.Is(err, ErrNoIdentity) {
+			return nil, api.NewProblem("precondition", "%w", err).WithHint("set tls.ca, tls.cert and tls.key in this agent's configuration, and restart it")
+		}
 		return nil, api.NewProblem("bad-request", "%w", err).WithField("destination", err.Error())
 	}
 	return &migration{Service: s, ref: ref, peer: peer,

@@ -44,7 +44,8 @@ func (d Dir) Write(r api.Record) error {
 	if err := renameio.WriteFile(path, data, 0o600); err != nil {
 		return fmt.Errorf("writing the record of %q: %w", r.Name, err)
 	}
-	return syncFolder(filepath.Dir(path))
+	// The first record of a project makes the project's folder too.
+	return errors.Join(syncFolder(filepath.Dir(path)), syncFolder(string(d)))
 }
 
 // Read gives the record of an instance, or [ErrNotFound].

@@ -18,7 +18,11 @@ type MigrateParams struct {
 	Disks      []string
 	// Incremental copies only the active layer of each disk (NON_SHARED_INC);
 	// every one of Disks must already be there. Else the whole disk is copied.
-	Incremental    bool
+	Incremental bool
+	// Shared says that the caller has proof that every writable disk not among
+	// Disks lies on storage that both hosts reach. libvirt knows a few kinds of
+	// file system as shared and takes all others for local.
+	Shared         bool
 	BandwidthMiB   uint64 // MiB/s for memory and for each disk; 0 = no limit
 	AutoConverge   bool   // slow the guest down when memory does not converge
 	PostCopy       bool   // allow StartPostCopy
@@ -42,6 +46,11 @@ func (p MigrateParams) flags(persistent bool) libvirt.DomainMigrateFlags {
 		} else {
 			f |= libvirt.MIGRATE_NON_SHARED_DISK
 		}
+	}
+	if p.Shared {
+		// The other thing that this flag leaves unchecked, caches that could go
+		// stale, QEMU takes care of itself since 4.2: the destination drops them.
+		f |= libvirt.MIGRATE_UNSAFE
 	}
 	if p.AutoConverge {
 		f |= libvirt.MIGRATE_AUTO_CONVERGE

@@ -20,6 +20,7 @@ func TestMigrateFlags(t *testing.T) {
 		"full":                {MigrateParams{Disks: []string{"vda"}}, true, persistent | libvirt.MIGRATE_NON_SHARED_DISK},
 		"incremental":         {MigrateParams{Disks: []string{"vda"}, Incremental: true}, true, persistent | libvirt.MIGRATE_NON_SHARED_INC},
 		"incremental, none":   {MigrateParams{Incremental: true}, true, persistent},
+		"proven to be shared": {MigrateParams{Disks: []string{"vda"}, Shared: true}, true, persistent | libvirt.MIGRATE_NON_SHARED_DISK | libvirt.MIGRATE_UNSAFE},
 		"converge, post-copy": {MigrateParams{AutoConverge: true, PostCopy: true, TLS: true}, true, persistent | libvirt.MIGRATE_AUTO_CONVERGE | libvirt.MIGRATE_POSTCOPY | libvirt.MIGRATE_TLS},
 	} {
 		if got := tc.p.flags(tc.persistent); got != tc.want {

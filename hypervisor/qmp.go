@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/digitalocean/go-qemu/qmp"
@@ -48,17 +49,15 @@ func (m *monitor) Run(command []byte) ([]byte, error) {
 // Events delivers the domain's QMP events until ctx or the connection ends. A
 // reader that is slow loses events, it delays nobody.
 func (m *monitor) Events(ctx context.Context) (<-chan qmp.Event, error) {
-	out := make(chan qmp.Event, queue)
+	var out qmpEvents
+	out.ch = make(chan qmp.Event, queue)
 	return onControl(ctx, m.c, "subscribe to QMP events of", m.name, func(l *link) (<-chan qmp.Event, error) {
 		d, free, err := l.domain(m.name)
 		if err != nil {
 			return nil, err
 		}
 		id, err := l.conn.DomainQemuMonitorEventRegister(d, "", func(_ *libvirt.Connect, _ *libvirt.Domain, e *libvirt.DomainQemuMonitorEvent) {
-			select {
-			case out <- qmpEvent(e):
-			default:
-			}
+			out.send(qmpEvent(e))
 		}, 0)
 		if err != nil {
 			free()
@@ -73,15 +72,42 @@ func (m *monitor) Events(ctx context.Context) (<-chan qmp.Event, error) {
 			case <-ctx.Done():
 			case <-l.lost:
 			}
-			// The channel stays open when the callback could still run.
-			if err := l.conn.DomainQemuEventDeregister(id); err == nil {
-				close(out)
+			if err := l.conn.DomainQemuEventDeregister(id); err != nil {
+				l.log.Debug("deregister QMP events", "domain", m.name, "err", err)
 			}
+			out.close()
 			free()
 			l.release()
 		}()
-		return out, nil
+		return out.ch, nil
 	})
+}
+
+// qmpEvents is a channel that may be closed while libvirt's event loop is still
+// inside a callback that sends: deregistering does not wait for it.
+type qmpEvents struct {
+	mu     sync.Mutex
+	ch     chan qmp.Event
+	closed bool
+}
+
+func (q *qmpEvents) send(e qmp.Event) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
+	select {
+	case q.ch <- e:
+	default:
+	}
+}
+
+func (q *qmpEvents) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	close(q.ch)
 }
 
 func qmpEvent(e *libvirt.DomainQemuMonitorEvent) qmp.Event {

@@ -56,9 +56,10 @@ func (m *monitor) Events(ctx context.Context) (<-chan qmp.Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		id, err := l.conn.DomainQemuMonitorEventRegister(d, "", func(_ *libvirt.Connect, _ *libvirt.Domain, e *libvirt.DomainQemuMonitorEvent) {
+		// The binding cannot pass NULL, libvirt's "every event"; "" would match none.
+		id, err := l.conn.DomainQemuMonitorEventRegister(d, ".*", func(_ *libvirt.Connect, _ *libvirt.Domain, e *libvirt.DomainQemuMonitorEvent) {
 			out.send(qmpEvent(e))
-		}, 0)
+		}, libvirt.CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX)
 		if err != nil {
 			free()
 			return nil, err

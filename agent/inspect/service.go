@@ -58,6 +58,9 @@ func (s *Service) Inspect(ctx context.Context, ref api.Ref, pools []api.Pool) (I
 	if in.Domain, err = s.Hypervisor.Domain(ctx, ref.Name); err != nil {
 		return in, Problem(ref, err)
 	}
+	if err := Belongs(s.Records, ref, in.Domain.UUID); err != nil {
+		return in, err
+	}
 	live := in.Domain.Active() && !in.Domain.Incoming
 	if in.XML, err = s.Hypervisor.XML(ctx, ref.Name, !live); err != nil {
 		return in, Problem(ref, err)

@@ -16,9 +16,9 @@ import (
 // Delete removes a stopped instance: its definition, its record, and the
 // volumes that Wherry made for it. Volumes that somebody else brought stay.
 func (s *Service) Delete(ctx context.Context, ref api.Ref, r api.DeleteRequest, k api.Idempotency) (api.Operation, error) {
-	d, err := s.Hypervisor.Domain(ctx, ref.Name)
+	d, err := s.find(ctx, ref)
 	if err != nil {
-		return api.Operation{}, inspect.Problem(ref, err)
+		return api.Operation{}, err
 	}
 	if d.Active() {
 		return api.Operation{}, api.NewProblem("precondition", "%q is %s", ref, d.State).WithHint("stop it first: `wherry stop %s`", ref.Name)
@@ -38,9 +38,9 @@ func (s *Service) Delete(ctx context.Context, ref api.Ref, r api.DeleteRequest, 
 
 func (s *Service) deleteNow(ctx context.Context, ref api.Ref, r api.DeleteRequest) error {
 	// Under the lock: it may have been started since the request.
-	d, err := s.Hypervisor.Domain(ctx, ref.Name)
+	d, err := s.find(ctx, ref)
 	if err != nil {
-		return inspect.Problem(ref, err)
+		return err
 	}
 	if d.Active() {
 		return api.NewProblem("precondition", "%q is %s", ref, d.State)

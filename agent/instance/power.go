@@ -22,8 +22,8 @@ const (
 // Start connects the instance's targets, writes its record and starts it.
 // Running already is success.
 func (s *Service) Start(ctx context.Context, ref api.Ref, k api.Idempotency) (api.Operation, error) {
-	if _, err := s.Hypervisor.Domain(ctx, ref.Name); err != nil {
-		return api.Operation{}, inspect.Problem(ref, err)
+	if _, err := s.find(ctx, ref); err != nil {
+		return api.Operation{}, err
 	}
 	return s.Operations.Start(ctx, operation.Spec{Kind: "start", Project: ref.Project, Instance: ref.Name, Key: k},
 		func(ctx context.Context, op *operation.Op) (any, error) {
@@ -34,9 +34,9 @@ func (s *Service) Start(ctx context.Context, ref api.Ref, k api.Idempotency) (ap
 // startNow starts the instance. The record is on disk before the process
 // exists: whatever happens then, the host knows what it has to clean.
 func (s *Service) startNow(ctx context.Context, ref api.Ref) error {
-	d, err := s.Hypervisor.Domain(ctx, ref.Name)
+	d, err := s.find(ctx, ref)
 	if err != nil {
-		return inspect.Problem(ref, err)
+		return err
 	}
 	if d.Active() {
 		return nil
@@ -72,8 +72,8 @@ func (s *Service) startNow(ctx context.Context, ref api.Ref) error {
 
 // Stop asks the guest to power off, and forces it only if told to.
 func (s *Service) Stop(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
-	if _, err := s.Hypervisor.Domain(ctx, ref.Name); err != nil {
-		return api.Operation{}, inspect.Problem(ref, err)
+	if _, err := s.find(ctx, ref); err != nil {
+		return api.Operation{}, err
 	}
 	return s.Operations.Start(ctx, operation.Spec{Kind: "stop", Project: ref.Project, Instance: ref.Name, Key: k, Request: r, Cancellable: true},
 		func(ctx context.Context, op *operation.Op) (any, error) {
@@ -98,9 +98,9 @@ func (s *Service) Stop(ctx context.Context, ref api.Ref, r api.StopRequest, k ap
 }
 
 func (s *Service) stopNow(ctx context.Context, ref api.Ref, r api.StopRequest) (rung string, err error) {
-	d, err := s.Hypervisor.Domain(ctx, ref.Name)
+	d, err := s.find(ctx, ref)
 	if err != nil {
-		return "", inspect.Problem(ref, err)
+		return "", err
 	}
 	rung = "already"
 	if d.Active() {

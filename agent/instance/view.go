@@ -57,11 +57,20 @@ func view(d hypervisor.Domain, r *api.Record) api.Instance {
 	return i
 }
 
-// Get shows one instance with its disks.
-func (s *Service) Get(ctx context.Context, ref api.Ref) (api.Instance, error) {
+// find gives the domain of an instance, if it belongs to the project.
+func (s *Service) find(ctx context.Context, ref api.Ref) (hypervisor.Domain, error) {
 	d, err := s.Hypervisor.Domain(ctx, ref.Name)
 	if err != nil {
-		return api.Instance{}, inspect.Problem(ref, err)
+		return d, inspect.Problem(ref, err)
+	}
+	return d, inspect.Belongs(s.Records, ref, d.UUID)
+}
+
+// Get shows one instance with its disks.
+func (s *Service) Get(ctx context.Context, ref api.Ref) (api.Instance, error) {
+	d, err := s.find(ctx, ref)
+	if err != nil {
+		return api.Instance{}, err
 	}
 	var rec *api.Record
 	if r, err := s.Records.Read(ref); err == nil && r.UUID == d.UUID {
@@ -70,9 +79,6 @@ func (s *Service) Get(ctx context.Context, ref api.Ref) (api.Instance, error) {
 		s.Log.Warn("a record cannot be read", "instance", ref.String(), "error", err)
 	}
 	i := view(d, rec)
-	if ref.Project != "" && ref.Project != i.Project {
-		return api.Instance{}, api.NewProblem("not-found", "no instance %q in project %q; %q belongs to project %q", ref.Name, ref.Project, ref.Name, i.Project)
-	}
 	i.Operation = s.Operations.Holder(api.Ref{Project: i.Project, Name: i.Name})
 	if d.Incoming {
 		return i, nil // asking its QEMU would wait for the source

@@ -94,7 +94,7 @@ func (d *Disk) fromNode(n hypervisor.BlockNode, h headers) {
 		d.Disagreements = append(d.Disagreements, fmt.Sprintf("libvirt names %s, QEMU has the drive empty", d.Path))
 		return
 	}
-	if d.Kind != "network" && h.err == nil {
+	if len(h.chain) > 0 && h.err == nil { // those of media are not read
 		d.Disagreements = append(d.Disagreements, againstHeaders(n, h.chain)...)
 	}
 	chain := make([]api.Layer, len(n.Layers))

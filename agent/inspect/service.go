@@ -68,7 +68,7 @@ func (s *Service) Inspect(ctx context.Context, ref api.Ref, pools []api.Pool) (I
 	if in.Parsed, err = domainxml.Parse(in.XML); err != nil {
 		return in, api.NewProblem("libvirt-failed", "reading the XML of %q: %w", ref, err)
 	}
-	if r, err := s.Records.Read(ref); err == nil {
+	if r, err := s.Records.Of(ref, in.Domain.UUID); err == nil {
 		in.Record = &r
 	} else if !errors.Is(err, record.ErrNotFound) {
 		return in, api.NewProblem("internal", "%w", err)

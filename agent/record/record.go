@@ -75,6 +75,16 @@ func (d Dir) Read(ref api.Ref) (api.Record, error) {
 	return r, nil
 }
 
+// Of gives the record of the instance that has the name now: a record with
+// another UUID is one that an earlier instance left, and is [ErrNotFound].
+func (d Dir) Of(ref api.Ref, uuid string) (api.Record, error) {
+	r, err := d.Read(ref)
+	if err == nil && r.UUID != uuid {
+		return api.Record{}, fmt.Errorf("%w of %q with UUID %s: it is of %s", ErrNotFound, ref, uuid, r.UUID)
+	}
+	return r, err
+}
+
 // Remove deletes the record; none there is no error.
 func (d Dir) Remove(ref api.Ref) error {
 	path, err := d.path(ref)

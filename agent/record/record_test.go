@@ -129,3 +129,15 @@ func TestWriteFails(t *testing.T) {
 		t.Error("a project that is a file was written to")
 	}
 }
+
+// A name may be used again by an instance that Wherry knows nothing of.
+func TestOfAnotherInstance(t *testing.T) {
+	dir, ref := record.Dir(t.TempDir()), api.Ref{Name: "vm1"}
+	must(t, dir.Write(sample("default", "vm1")))
+	if r, err := dir.Of(ref, "u-vm1"); err != nil || r.Template != "rocky9" {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	if r, err := dir.Of(ref, "u-other"); !errors.Is(err, record.ErrNotFound) || r.Template != "" {
+		t.Errorf("got %+v, %v; want ErrNotFound", r, err)
+	}
+}

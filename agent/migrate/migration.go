@@ -138,11 +138,8 @@ func (m *migration) disk(ctx context.Context, d inspect.Disk) (Disk, error) {
 // offer asks the destination, once, what it would take. Probe files stand
 // beside the disks while it looks.
 func (m *migration) offer(ctx context.Context) error {
-	xml, err := m.Hypervisor.XMLMigratable(ctx, m.ref.Name)
-	if err != nil {
-		return inspect.Problem(m.ref, err)
-	}
-	r := api.FactsRequest{Project: m.ref.Project, Name: m.ref.Name, UUID: m.in.Instance.UUID, HostUUID: m.host.UUID, DomainXML: xml, Disks: []api.FactsDisk{}}
+	// The live XML: libvirt has filled in the CPU that the guest really sees.
+	r := api.FactsRequest{Project: m.ref.Project, Name: m.ref.Name, UUID: m.in.Instance.UUID, HostUUID: m.host.UUID, DomainXML: m.inst.XML, Disks: []api.FactsDisk{}}
 	probes := newProbes(m.Log)
 	defer probes.remove()
 	for _, d := range m.in.Instance.Disks {

@@ -1,6 +1,8 @@
 # Everything that is done to Wherry, from building it to moving an instance. "make" lists it.
 
 SHELL := /bin/bash
+# A test whose output goes through a pipe fails all the same.
+.SHELLFLAGS := -o pipefail -ec
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -12,9 +14,8 @@ LDFLAGS := -X github.com/wherry-kvm/wherry/agent/cli.version=$(VERSION)
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-# One package of end-to-end tests at a time: they share the lab.
-E2E_FLAGS := -tags lab -count=1 -p 1 -timeout 14m
 FUZZTIME := 30s
+E2E_STAGES := $(if $(filter vagrant,$(WHERRY_LAB)),vagrant,backports bookworm crossing)
 
 say = @printf '\n== %s\n' '$(1)'
 
@@ -45,17 +46,19 @@ demo: deps package ## move an instance between two hosts and back, from nothing
 .PHONY: test
 test: deps package unit vagrant e2e ## run all tests: unit, then end to end on two hosts (needs root)
 	$(call say,all tests have passed)
+	@grep -h '^ok' .test/unit.log $(addprefix .test/,$(addsuffix .log,$(E2E_STAGES)))
 
 .PHONY: unit
 unit: ## run the tests that need neither root nor libvirt daemons
 	$(call say,unit tests)
 	CGO_ENABLED=1 $(GO) vet ./...
-	CGO_ENABLED=1 $(GO) test ./...
+	@mkdir -p .test
+	CGO_ENABLED=1 $(GO) test ./... | tee .test/unit.log
 
 .PHONY: e2e
-e2e: ## run the end-to-end tests on the lab as it is, or brought up
+e2e: ## run the end-to-end tests, on labs of their own (needs root)
 	$(call say,end-to-end tests on two hosts)
-	CGO_ENABLED=1 $(GO) test $(E2E_FLAGS) ./tests/...
+	tests/run-e2e $(E2E_STAGES)
 
 .PHONY: vagrant
 vagrant: ## check the Vagrantfile
@@ -99,4 +102,4 @@ lab-down: ## take the lab away
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin dist
+	rm -rf bin dist .test

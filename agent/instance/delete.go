@@ -45,7 +45,7 @@ func (s *Service) deleteNow(ctx context.Context, ref api.Ref, r api.DeleteReques
 	if d.Active() {
 		return api.NewProblem("precondition", "%q is %s", ref, d.State)
 	}
-	rec, err := s.Records.Read(ref)
+	rec, err := s.Records.Of(ref, d.UUID)
 	if err != nil && !errors.Is(err, record.ErrNotFound) {
 		return api.NewProblem("internal", "%w", err)
 	}

@@ -41,7 +41,7 @@ func (s *Service) startNow(ctx context.Context, ref api.Ref) error {
 	if d.Active() {
 		return nil
 	}
-	rec, err := s.Records.Read(ref)
+	rec, err := s.Records.Of(ref, d.UUID)
 	managed := err == nil
 	if err != nil && !errors.Is(err, record.ErrNotFound) {
 		return api.NewProblem("internal", "%w", err)
@@ -108,7 +108,7 @@ func (s *Service) stopNow(ctx context.Context, ref api.Ref, r api.StopRequest) (
 			return "", err
 		}
 	}
-	return rung, s.stopped(ctx, ref)
+	return rung, s.stopped(ctx, ref, d.UUID)
 }
 
 // end brings a running instance down.
@@ -156,8 +156,8 @@ func (s *Service) press(ctx context.Context, ref api.Ref, timeout time.Duration)
 }
 
 // stopped releases what a stopped instance does not need, from its record.
-func (s *Service) stopped(ctx context.Context, ref api.Ref) error {
-	rec, err := s.Records.Read(ref)
+func (s *Service) stopped(ctx context.Context, ref api.Ref, uuid string) error {
+	rec, err := s.Records.Of(ref, uuid)
 	if errors.Is(err, record.ErrNotFound) {
 		return nil
 	}

@@ -32,7 +32,7 @@ func (s *Service) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, err
 		df := api.DiskFacts{Target: d.Target, Layers: []api.LayerFacts{}}
 		df.SharedPools, df.SharedPath = sharedWith(d, host.Pools)
 		if len(d.Chain) > 1 {
-			if df.Layers, err = layers.find(ctx, d.Chain[1:]); err != nil {
+			if df.Layers, err = layers.find(ctx, d.Chain[1:], df.SharedPath != ""); err != nil {
 				return api.Facts{}, api.NewProblem("internal", "looking for the backing layers of disk %q: %w", d.Target, err).WithDisk(d.Target)
 			}
 		}

@@ -2,7 +2,9 @@ package incoming
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -31,13 +33,17 @@ type candidate struct {
 // same bytes. The top one may lie anywhere in the pools, because the new
 // volume will name its path; each further one must be what the header above it
 // names, because those headers are copied bytes and name what they name.
-func (f *finder) find(ctx context.Context, layers []api.Layer) ([]api.LayerFacts, error) {
+//
+// Of several places the template's copy is best, for the registry keeps it. A
+// disk on shared storage makes no new volume: what counts for it is the file at
+// the very path.
+func (f *finder) find(ctx context.Context, layers []api.Layer, shared bool) ([]api.LayerFacts, error) {
 	out := make([]api.LayerFacts, len(layers))
 	for i := range out {
 		out[i] = api.LayerFacts{State: "missing"}
 	}
 	best := 0
-	for _, path := range f.candidates(layers[0]) {
+	for _, path := range f.candidates(layers[0], shared) {
 		got, err := f.compare(ctx, path, layers)
 		if err != nil {
 			return nil, err
@@ -65,8 +71,9 @@ func sound(l []api.LayerFacts) int {
 }
 
 // candidates gives the files that may be the layer: a template copy with its
-// digest, the same path, then files of the same size.
-func (f *finder) candidates(l api.Layer) []string {
+// digest and the same path, in the order that is wanted, then files of the same
+// size.
+func (f *finder) candidates(l api.Layer, samePathFirst bool) []string {
 	var out []string
 	seen := map[string]bool{}
 	add := func(p string) {
@@ -75,15 +82,19 @@ func (f *finder) candidates(l api.Layer) []string {
 			out = append(out, p)
 		}
 	}
-	if path, _, ok := f.service.Templates.ReadyByDigest(l.Digest); ok {
-		add(path)
-	}
 	inPools := false
 	for _, dir := range f.pools {
 		inPools = inPools || within(dir, l.Path)
 	}
 	info, err := os.Lstat(l.Path)
-	if err == nil && info.Mode().IsRegular() && inPools {
+	there := err == nil && info.Mode().IsRegular() && inPools
+	if there && samePathFirst {
+		add(l.Path)
+	}
+	if path, _, ok := f.service.Templates.ReadyByDigest(l.Digest); ok {
+		add(path)
+	}
+	if there {
 		add(l.Path)
 	}
 	for _, c := range f.list() {
@@ -123,6 +134,9 @@ func (f *finder) compare(ctx context.Context, path string, layers []api.Layer) (
 	chain, walkErr := volume.Walk(path, volume.Format(layers[0].Format), f.pools)
 	for i, l := range layers {
 		if i >= len(chain) {
+			if len(chain) == 0 && errors.Is(walkErr, fs.ErrNotExist) {
+				return out, nil // gone since it was listed
+			}
 			if i == 0 || walkErr != nil {
 				out[i] = api.LayerFacts{Path: path, State: "unreadable", Detail: fmt.Sprint(walkErr)}
 				if i == 0 {

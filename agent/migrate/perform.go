@@ -139,6 +139,8 @@ func (m *migration) params(ctx context.Context) (hypervisor.MigrateParams, error
 		if d.Action == api.ActionCopy {
 			p.Disks = append(p.Disks, d.Target)
 		}
+		// Of block devices and network images libvirt knows it by itself.
+		p.Shared = p.Shared || d.Reason == SameStorage && d.Source.Kind == "file"
 	}
 	options := domainxml.RewriteOptions{Disks: m.rewrites(), GraphicsListen: m.state.Facts.GraphicsListen}
 	live, err := m.Hypervisor.XMLMigratable(ctx, m.ref.Name)

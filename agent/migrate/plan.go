@@ -76,7 +76,7 @@ func skipped(in Input, d Disk) (api.PlanDisk, bool) {
 	if r.Connect != nil {
 		return pd, false
 	}
-	if d.Endpoint != nil && r.Pool == "" {
+	if _, ok := reached(in, d, d.Path); ok && d.Endpoint != nil && r.Pool == "" {
 		pd.Reason = SameStorage
 		pd.Connect = d.Endpoint
 		pd.Destination = &api.DiskPlace{Kind: d.Kind, Path: d.Path, Format: d.Format, Backing: nil}
@@ -86,7 +86,7 @@ func skipped(in Input, d Disk) (api.PlanDisk, bool) {
 	if !ok {
 		return pd, false
 	}
-	chain, ok := moved(d, path)
+	chain, ok := reached(in, d, path)
 	if !ok {
 		return pd, false
 	}
@@ -98,19 +98,20 @@ func skipped(in Input, d Disk) (api.PlanDisk, bool) {
 	return pd, true
 }
 
-// moved gives the backing layers as the destination reaches them when the
-// shared folder has another path there. Only layers in that same folder are
-// known to be reached at all.
-func moved(d Disk, path string) ([]api.Layer, bool) {
-	chain := slices.Clone(d.Backing())
-	if path == d.Path {
-		return chain, true
-	}
+// reached gives the backing layers of a disk on common storage as the
+// destination reaches them. Layers beside the active one are on that storage
+// too, and move with its folder when that has another path there. A layer
+// anywhere else may be another file at the destination: it must lie at the same
+// path with the same bytes, or the disk is not common at all.
+func reached(in Input, d Disk, path string) ([]api.Layer, bool) {
+	chain, facts := slices.Clone(d.Backing()), in.facts(d.Target).Layers
 	for i := range chain {
-		if filepath.Dir(chain[i].Path) != filepath.Dir(d.Path) {
+		switch l := &chain[i]; {
+		case filepath.Dir(l.Path) == filepath.Dir(d.Path):
+			l.Path = filepath.Join(filepath.Dir(path), filepath.Base(l.Path))
+		case i >= len(facts) || facts[i].State != LayerVerified || facts[i].Path != l.Path:
 			return nil, false
 		}
-		chain[i].Path = filepath.Join(filepath.Dir(path), filepath.Base(chain[i].Path))
 	}
 	return chain, true
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
@@ -58,11 +59,12 @@ func (w *world) checksum(file string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// template registers an image on a host and waits until it is ready.
-func (w *world) template(on *side, id, file string, direct bool) api.Template {
+// template registers an image on a host, in the default pool or another, and
+// waits until it is ready.
+func (w *world) template(on *side, id, file string, direct bool, pool ...string) api.Template {
 	w.Helper()
 	op, err := on.api.RegisterTemplate(w.ctx, api.TemplateRequest{ID: id, URL: w.serve(on, file), Checksum: w.checksum(file),
-		Format: "qcow2", DirectDownload: direct}, "")
+		Format: "qcow2", DirectDownload: direct, Pool: strings.Join(pool, "")}, "")
 	w.run(on, op, err)
 	t, err := on.api.Template(w.ctx, id)
 	w.must(err)

@@ -1,0 +1,41 @@
+package migrate_test
+
+import (
+	"testing"
+
+	"github.com/wherry-kvm/wherry/agent/migrate"
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+// A shared active layer proves nothing about the layers below it: each must be
+// on the same storage too, or be the same bytes at the same path.
+func TestSharedDiskNeedsEveryLayer(t *testing.T) {
+	const local, elsewhere = "/srv/local/base.qcow2", "/srv/elsewhere/base.qcow2"
+	for name, tc := range map[string]struct {
+		facts  []api.LayerFacts
+		action string
+	}{
+		"unknown there":            {nil, api.ActionCopy},
+		"missing there":            {[]api.LayerFacts{{State: migrate.LayerMissing}}, api.ActionCopy},
+		"other bytes there":        {[]api.LayerFacts{{Path: local, State: migrate.LayerDiffers}}, api.ActionCopy},
+		"same bytes, another path": {[]api.LayerFacts{{Path: elsewhere, State: migrate.LayerVerified}}, api.ActionCopy},
+		"same bytes, same path":    {[]api.LayerFacts{{Path: local, State: migrate.LayerVerified}}, api.ActionSkip},
+	} {
+		d := disk("vda", local)
+		in := shared(input("auto", d), "vda", "default", d.Path)
+		in.Destination.Disks[0].Layers = tc.facts
+		plan, _ := migrate.Decide(in)
+		if got := plan.Disks[0].Action; got != tc.action {
+			t.Errorf("shared folder, base %s: %s, want %s", name, got, tc.action)
+		}
+
+		d.Kind, d.Format, d.Path = "network", "qcow2", "iscsi://10.0.0.1:3260/iqn.x/1"
+		d.Endpoint = &api.Target{Type: "iscsi", Portal: "10.0.0.1:3260", IQN: "iqn.x", LUN: 1}
+		in = input("auto", d)
+		in.Destination.Disks = []api.DiskFacts{{Target: "vda", Layers: tc.facts}}
+		plan, _ = migrate.Decide(in)
+		if got := plan.Disks[0].Action; got != tc.action {
+			t.Errorf("same LUN, base %s: %s, want %s", name, got, tc.action)
+		}
+	}
+}

@@ -93,20 +93,9 @@ func (s *Service) settle(ctx context.Context, res reservation, rec api.Record, s
 			return err
 		}
 	}
-	for _, d := range res.Request.Disks {
-		id := templateOf(d.Place.Chain)
-		if id == "" {
-			continue
-		}
-		path := d.Place.Path
-		for _, p := range res.Places {
-			if p.Target == d.Target {
-				path = p.Path
-			}
-		}
-		ref := api.TemplateRef{Project: rec.Project, Instance: rec.Name, Disk: d.Target, Volume: path, Pool: d.Place.Pool}
-		if err := s.Templates.PutRef(ctx, id, ref); err != nil {
-			return fmt.Errorf("writing the template ref of disk %q: %w", d.Target, err)
+	for _, p := range res.Places {
+		if err := s.keepBase(ctx, res.Request, p, p.Path); err != nil {
+			return err
 		}
 	}
 	pools := map[string]bool{}
@@ -119,19 +108,6 @@ func (s *Service) settle(ctx context.Context, res reservation, rec api.Record, s
 		}
 	}
 	return nil
-}
-
-// templateOf gives the template of this host that a linked clone stands on. The
-// source may know the same bytes by another name, or this host may hold them
-// as a plain file: then there is nothing here that a ref could keep.
-func templateOf(chain []api.Layer) string {
-	id := ""
-	for _, l := range chain {
-		if l.Template != "" {
-			id = l.Template
-		}
-	}
-	return id
 }
 
 // Remove takes back everything that a reservation made. It refuses while the
@@ -232,6 +208,7 @@ func (s *Service) removeVolumes(e *entry) error {
 		if own, err := volume.Identify(v.Temp); err == nil {
 			errs = append(errs, own.Remove())
 		}
+		errs = append(errs, s.dropRef(v.Temp))
 		if v.Owned == nil {
 			continue
 		}
@@ -239,7 +216,7 @@ func (s *Service) removeVolumes(e *entry) error {
 			own := *v.Owned
 			own.Path = name
 			if own.Verify() == nil {
-				errs = append(errs, own.Remove())
+				errs = append(errs, own.Remove(), s.dropRef(name))
 			}
 		}
 	}

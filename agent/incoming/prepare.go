@@ -109,6 +109,9 @@ func (s *Service) stage(ctx context.Context, e *entry, disks []api.IncomingDisk)
 			if b := disks[i].Place.Backing; b != nil && b.Path == l.Layer.Path && b.Digest == l.Layer.Digest {
 				moved := *b
 				moved.Path = path
+				if at, id, ok := s.Templates.ReadyByDigest(digest); ok && at == path {
+					moved.Template = id // it may have been here under another name
+				}
 				disks[i].Place.Backing = &moved
 				disks[i].Place.Chain = []api.Layer{moved}
 			}
@@ -124,9 +127,6 @@ func (s *Service) makeVolume(ctx context.Context, e *entry, d api.IncomingDisk) 
 	if d.Existing {
 		return place, nil
 	}
-	if err := s.verifyBacking(ctx, d.Place.Chain); err != nil {
-		return place, err
-	}
 	dir := filepath.Dir(d.Place.Path)
 	temp := filepath.Join(dir, fmt.Sprintf(".wherry-%s-%s", e.id, d.Target))
 	if err := s.inPool(ctx, dir); err != nil {
@@ -135,6 +135,14 @@ func (s *Service) makeVolume(ctx context.Context, e *entry, d api.IncomingDisk) 
 	if err := s.update(e, func(r *reservation) {
 		r.Volumes = append(slices.Clone(r.Volumes), madeVolume{Target: d.Target, Temp: temp, Names: finalNames(d.Place.Path, e.id)})
 	}); err != nil {
+		return place, err
+	}
+	// The ref before the look at the bytes: a template that is removed from
+	// now on keeps its copy.
+	if err := s.keepBase(ctx, e.snapshot().Request, place, temp); err != nil {
+		return place, err
+	}
+	if err := s.verifyBacking(ctx, d.Place.Chain); err != nil {
 		return place, err
 	}
 	owned, err := volume.Reserve(temp)
@@ -157,7 +165,13 @@ func (s *Service) makeVolume(ctx context.Context, e *entry, d api.IncomingDisk) 
 		return place, err
 	}
 	owned.Path, place.Path = final, final
-	return place, s.own(e, d.Target, owned)
+	if err := s.own(e, d.Target, owned); err != nil {
+		return place, err
+	}
+	if err := s.keepBase(ctx, e.snapshot().Request, place, final); err != nil {
+		return place, err
+	}
+	return place, s.dropRef(temp)
 }
 
 // own journals what was made for a disk.

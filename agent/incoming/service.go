@@ -40,8 +40,12 @@ type Templates interface {
 	ReadyByDigest(digest string) (path, id string, ok bool)
 	// Stage brings a template from a peer and gives the path of its copy here.
 	Stage(ctx context.Context, layer api.StageLayer, progress func(done, total int64)) (path string, err error)
-	// PutRef writes the ref of a volume: updated where it exists, else inserted.
-	PutRef(ctx context.Context, template string, ref api.TemplateRef) error
+	// PutRef notes that a volume stands on the copy of a template whose file is
+	// base: updated where there is a ref, else inserted. The copy is kept from
+	// then on. ref.Pool is filled in.
+	PutRef(ctx context.Context, template, base string, ref api.TemplateRef) error
+	// DropRef forgets the ref of a volume that is gone; none is no error.
+	DropRef(ctx context.Context, volume string) error
 }
 
 // Store keeps the reservations across restarts.

@@ -155,16 +155,17 @@ func (c *creation) makeVolume(ctx context.Context) error {
 	spec := volume.Spec{Path: path, Format: volume.FormatQcow2, VirtualSize: c.size}
 	if c.r.Clone != api.ModeFull {
 		spec.Backing, spec.BackingFormat = c.copyPath, volume.Format(c.template.Format)
+		// First the ref: a template that is removed now keeps its copy.
+		ref := api.TemplateRef{Project: c.ref.Project, Instance: c.ref.Name, Disk: rootDisk, Volume: path}
+		if err := c.Templates.PutRef(ctx, c.template.ID, c.copyPath, ref); err != nil {
+			return api.NewProblem("internal", "writing the template ref: %w", err).WithDisk(rootDisk)
+		}
 	}
 	if err := own.Format(ctx, spec, c.Runner); err != nil {
 		return api.NewProblem("internal", "%w", err).WithDisk(rootDisk)
 	}
 	if c.r.Clone == api.ModeFull {
 		return c.fill(ctx, own)
-	}
-	ref := api.TemplateRef{Project: c.ref.Project, Instance: c.ref.Name, Disk: rootDisk, Volume: path, Pool: c.pool.Name}
-	if err := c.Templates.PutRef(ctx, c.template.ID, ref); err != nil {
-		return api.NewProblem("internal", "writing the template ref: %w", err).WithDisk(rootDisk)
 	}
 	return nil
 }

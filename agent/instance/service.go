@@ -47,7 +47,9 @@ type Templates interface {
 	// Ready gives a template that is ready on this host, with the file of its
 	// copy; the error says which state it is in.
 	Ready(ctx context.Context, id string) (t api.Template, path string, err error)
-	PutRef(ctx context.Context, template string, ref api.TemplateRef) error
+	// PutRef notes that a volume stands on the copy of a template whose file is
+	// base; the copy is kept from then on. ref.Pool is filled in.
+	PutRef(ctx context.Context, template, base string, ref api.TemplateRef) error
 	DropRef(ctx context.Context, volume string) error
 }
 

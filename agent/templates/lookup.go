@@ -3,6 +3,7 @@ package templates
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/template"
@@ -17,10 +18,16 @@ func (s *Service) ByPath(path string) (id string, direct, ok bool) {
 // Direct gives the direct-download flag of a template, also after its removal.
 func (s *Service) Direct(id string) (direct, known bool) { return s.Registry.DirectDownload(id) }
 
-// HasRef tells whether the volume's ref to the template is there.
+// HasRef tells whether the volume's ref to the template is there. One to the
+// same bytes under another id is as good: the two have one file.
 func (s *Service) HasRef(id, volume string) bool {
 	ref, ok := s.Registry.RefByVolume(volume)
-	return ok && ref.Template == id
+	if !ok || ref.Template == id {
+		return ok
+	}
+	has, _ := s.Registry.Lookup(ref.Template)
+	wanted, _ := s.Registry.Lookup(id)
+	return has.Digest != "" && has.Digest == wanted.Digest
 }
 
 // Record gives a template as it is registered here.
@@ -50,14 +57,30 @@ func (s *Service) Ready(_ context.Context, id string) (api.Template, string, err
 	return show(t), c.Path, nil
 }
 
-// ReadyByDigest gives the file of a ready copy with these bytes.
+// ReadyByDigest gives the file of a ready copy with these bytes. The registry
+// looks at its files when it opens, not all the time: one that was deleted
+// behind its back is no copy.
 func (s *Service) ReadyByDigest(digest string) (path, id string, ok bool) {
 	t, c, ok := s.Registry.ByDigest(digest, "")
-	return c.Path, t.ID, ok
+	if !ok {
+		return "", "", false
+	}
+	if info, err := os.Lstat(c.Path); err != nil || !info.Mode().IsRegular() {
+		return "", "", false
+	}
+	return c.Path, t.ID, true
 }
 
-// PutRef writes the ref of a volume: updated where it exists, else inserted.
-func (s *Service) PutRef(ctx context.Context, id string, r api.TemplateRef) error {
+// PutRef notes that a volume stands on the copy of a template whose file is
+// base: updated where there is a ref, else inserted. The volume may lie in
+// another pool than the copy, and it is the copy that the ref keeps.
+func (s *Service) PutRef(ctx context.Context, id, base string, r api.TemplateRef) error {
+	t, _ := s.Registry.Lookup(id)
+	for _, c := range t.Copies {
+		if c.Path == base {
+			r.Pool = c.Pool
+		}
+	}
 	return s.Registry.UpdateRef(ctx, r.Volume, id, template.Ref{Template: id, Project: r.Project, Instance: r.Instance,
 		Disk: r.Disk, Volume: r.Volume, Pool: r.Pool})
 }

@@ -189,3 +189,39 @@ func TestLinkedNeverOnOtherBytes(t *testing.T) {
 		t.Errorf("host b's own file was %s and is %s", before, after)
 	}
 }
+
+// A volume may lie in another pool than the copy it stands on. What the ref
+// keeps is the copy: removing the template takes it away only with the last
+// volume.
+func TestLinkedFromAnotherPoolThanTheTemplate(t *testing.T) {
+	w := begin(t)
+	name, id := w.unique("vm"), w.unique("tpl")
+	picture := w.picture("pools", w.Name())
+	tpl := w.template(w.a, id, picture, false)
+	w.template(w.b, id, picture, false)
+	base, volume := tpl.Copies[0].Path, harness.SecondPath+"/"+name+".qcow2"
+	w.must(w.lab.Guest(name).Forget(w.ctx))
+	op, err := w.a.api.Create(w.ctx, api.DefaultProject, api.CreateRequest{Name: name, Template: id, Pool: "second", DiskSize: 2 * imageSize,
+		Memory: 96 * mib, Clone: "linked", Boot: boot(), ConsoleLog: "/var/log/wherry-guest/" + name + ".log", Start: true}, "")
+	w.run(w.a, op, err)
+	w.must(w.lab.Guest(name).WaitBlock(w.ctx, w.a.Host, "vda", 3))
+
+	if result := w.migrate(w.a, name, api.MigrateRequest{}); result.Mode != api.ModeLinked {
+		t.Errorf("mode %q; want linked", result.Mode)
+	}
+	w.stands(w.b, name, "vda", layer{volume, "qcow2"}, layer{base, "qcow2"})
+	w.clean(name, w.a)
+	removed, err := w.b.api.RemoveTemplate(w.ctx, id)
+	w.must(err)
+	if removed.RemovedAt == nil {
+		t.Errorf("template %+v; want a tombstone", removed)
+	}
+	w.exists(w.b, base, true)
+	w.alive(name, w.b)
+
+	w.migrate(w.b, name, api.MigrateRequest{Mode: api.ModeLinked})
+	w.alive(name, w.a)
+	w.stands(w.a, name, "vda", layer{volume, "qcow2"}, layer{base, "qcow2"})
+	w.clean(name, w.b)
+	w.exists(w.b, base, false)
+}

@@ -14,6 +14,9 @@ import (
 
 const namespace = "wherry"
 
+// noMode is the storage mode of a migration that ended before one was chosen.
+const noMode = "none"
+
 // scrapeTimeout bounds one scrape; Prometheus itself waits 10 s by default.
 const scrapeTimeout = 8 * time.Second
 
@@ -68,10 +71,13 @@ func (m *Metrics) declareMigrations() {
 	m.registry.MustRegister(m.migrations, m.phase, m.downtime, m.migrationBytes)
 	// A series that appears with its first failure has no increase to alert
 	// on: the expected ones are there from the start.
-	for _, result := range []string{"succeeded", "failed", "cancelled"} {
+	for _, result := range []string{"succeeded", "failed", "cancelled", "needs_decision"} {
 		for _, mode := range []string{"full", "linked"} {
 			m.migrations.WithLabelValues(mode, result)
 		}
+	}
+	for _, result := range []string{"failed", "cancelled"} {
+		m.migrations.WithLabelValues(noMode, result)
 	}
 	for _, kind := range []string{"disk", "memory"} {
 		m.migrationBytes.WithLabelValues(kind)
@@ -111,7 +117,7 @@ func (m *Metrics) declareHTTP() {
 // failed before one was chosen; the downtime counts only if it succeeded; disk
 // and memory are the bytes sent, whatever the result.
 func (m *Metrics) MigrationDone(mode, result string, phases map[string]time.Duration, downtime time.Duration, disk, memory int64) {
-	m.migrations.WithLabelValues(cmp.Or(mode, "none"), result).Inc()
+	m.migrations.WithLabelValues(cmp.Or(mode, noMode), result).Inc()
 	for phase, d := range phases {
 		m.phase.WithLabelValues(phase).Observe(d.Seconds())
 	}

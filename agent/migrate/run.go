@@ -50,14 +50,26 @@ func (m *migration) carryOut(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	for _, p := range []struct {
-		name string
-		do   func(context.Context) error
-	}{{phaseConnect, m.connect}, {phasePrepare, m.prepare}, {phasePerform, m.perform}} {
+		name, hint string
+		do         func(context.Context) error
+	}{
+		{phaseConnect, "the instance runs on at the source; correct the target, or what refuses it, and ask again", m.connect},
+		{phasePrepare, "the instance runs on at the source; put the destination's storage right and ask again", m.prepare},
+		{phasePerform, "the instance runs on at the source, untouched", m.perform},
+	} {
 		if err := m.step(ctx, p.name, p.do); err != nil {
-			return nil, err
+			return nil, hinted(err, p.hint)
 		}
 	}
 	return m.finish(ctx)
+}
+
+// hinted says what to do where the cause does not.
+func hinted(err error, hint string) error {
+	if p, ok := errors.AsType[*api.Problem](err); ok && p.Hint == "" {
+		p.Hint = hint
+	}
+	return err
 }
 
 // finish is what follows once the instance runs at the destination. It does
@@ -365,12 +377,18 @@ func (m *migration) observe(err error) {
 	if m.Observer == nil || errors.Is(err, operation.ErrShutdown) {
 		return
 	}
-	result := api.StatusSucceeded
-	if err != nil {
-		result = api.StatusFailed
-		if m.op.Cancelled() {
-			result = api.StatusCancelled
-		}
+	m.Observer.MigrationDone(m.state.Plan.Mode, resultOf(err, m.op.Cancelled()), m.state.Phases, m.state.Incoming.Downtime.Std(), m.state.Disk, m.state.Memory)
+}
+
+// resultOf is how a migration ended, as its operation's status says it.
+func resultOf(err error, cancelled bool) string {
+	switch {
+	case err == nil:
+		return api.StatusSucceeded
+	case api.CodeOf(err) == "needs-decision":
+		return api.StatusNeedsDecision
+	case cancelled:
+		return api.StatusCancelled
 	}
-	m.Observer.MigrationDone(m.state.Plan.Mode, result, m.state.Phases, m.state.Incoming.Downtime.Std(), m.state.Disk, m.state.Memory)
+	return api.StatusFailed
 }

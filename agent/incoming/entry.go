@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/volume"
 )
@@ -154,7 +156,28 @@ func (s *Service) view(ctx context.Context, e *entry) api.Incoming {
 	if s.Address != "" {
 		in.DataURI = "tcp://" + s.Address
 	}
+	if r.State == ready {
+		in.Progress = allocated(r)
+	}
 	in.Downtime, in.MemoryBytes = api.Duration(r.Downtime), r.Memory
 	in.Domain, in.Running = s.domainState(ctx, r.Request)
 	return in
+}
+
+// allocated says how much of each volume is allocated by now. While libvirt copies
+// every layer, QEMU counts holes as work; this counts what has really come.
+func allocated(r reservation) api.Progress {
+	var p api.Progress
+	for _, v := range r.Volumes {
+		if v.Owned == nil {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(v.Owned.Path, &st); err != nil || st.Ino != v.Owned.Ino {
+			continue
+		}
+		p.Disks = append(p.Disks, api.PartProgress{Target: v.Target, BytesDone: st.Blocks * 512})
+		p.BytesDone += st.Blocks * 512
+	}
+	return p
 }

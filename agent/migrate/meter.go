@@ -3,6 +3,7 @@ package migrate
 import (
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
@@ -12,7 +13,13 @@ import (
 // meter turns libvirt's and QEMU's figures into one progress. Disks are counted
 // from QEMU's block jobs, which know allocated bytes disk by disk; libvirt's sum
 // is only taken where they were not seen.
+//
+// A copy of whole disks is the exception: QEMU counts their holes as work, so
+// what the destination has allocated is shown in place of that.
 type meter struct {
+	whole             bool
+	mu                sync.Mutex
+	arrived           map[string]int64 // guarded by mu
 	disks             []api.PartProgress
 	diskSum           int64 // libvirt's own count of all disks
 	memDone, memTotal int64
@@ -20,13 +27,13 @@ type meter struct {
 	rate              float64 // bytes per second
 	begun, movedAt    time.Time
 	at                time.Time
-	last              int64
+	last, worked      int64
 }
 
 // newMeter begins with the plan's estimate, so that a total is there before
 // libvirt knows one.
 func newMeter(p api.Plan, memory int64) *meter {
-	m := &meter{memTotal: memory}
+	m := &meter{memTotal: memory, whole: !Incremental(p), arrived: map[string]int64{}}
 	for _, d := range p.Disks {
 		if d.Action == api.ActionCopy {
 			m.disks = append(m.disks, api.PartProgress{Target: d.Target, BytesTotal: d.Bytes})
@@ -55,7 +62,9 @@ func (m *meter) add(now time.Time, j hypervisor.Job, jobs []hypervisor.BlockJob)
 	for _, b := range jobs {
 		for i := range m.disks {
 			// The first figures of a job are zeroes, before it has counted.
-			if d := &m.disks[i]; d.Target == b.Target && b.Total > 0 {
+			if d := &m.disks[i]; d.Target == b.Target && b.Total > 0 && m.whole {
+				m.addWhole(d, b)
+			} else if d.Target == b.Target && b.Total > 0 {
 				d.BytesDone, d.BytesTotal = max(d.BytesDone, b.Done), b.Total
 			}
 		}
@@ -72,8 +81,9 @@ func (m *meter) add(now time.Time, j hypervisor.Job, jobs []hypervisor.BlockJob)
 	if m.at.IsZero() {
 		m.begun = now
 	}
-	if m.at.IsZero() || sum > m.last {
-		m.movedAt = now
+	// QEMU working through holes is no stall, though nothing arrives.
+	if work := max(disk, m.diskSum) + memory; m.at.IsZero() || work > m.worked {
+		m.movedAt, m.worked = now, work
 	}
 	if dt := now.Sub(m.at); !m.at.IsZero() && dt > 0 {
 		weight := 1 - math.Exp(-dt.Seconds()/rateMemory.Seconds())
@@ -107,7 +117,38 @@ func (m *meter) moved() (disk, memory int64) {
 	for _, d := range m.disks {
 		disk += d.BytesDone
 	}
+	if m.whole {
+		return disk, m.memDone
+	}
 	return max(disk, m.diskSum), m.memDone
+}
+
+// arrive takes what the destination has allocated of each disk.
+func (m *meter) arrive(disks []api.PartProgress) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range disks {
+		m.arrived[d.Target] = d.BytesDone
+	}
+}
+
+// addWhole counts a disk that is copied with all its layers. The total is the
+// plan's estimate, or more when more has come.
+func (m *meter) addWhole(d *api.PartProgress, b hypervisor.BlockJob) {
+	m.mu.Lock()
+	here, told := m.arrived[d.Target]
+	m.mu.Unlock()
+	if !told { // a target whose allocation nobody can tell: a share of the estimate
+		here = int64(float64(b.Done) / float64(b.Total) * float64(d.BytesTotal))
+	}
+	d.BytesDone = max(d.BytesDone, here)
+	if b.Ready || b.Done >= b.Total {
+		d.BytesTotal = max(d.BytesDone, d.BytesTotal)
+		d.BytesDone = d.BytesTotal
+		return
+	}
+	// Not done while QEMU is not: metadata may bring it over the estimate.
+	d.BytesTotal = max(d.BytesTotal, d.BytesDone+1)
 }
 
 func (m *meter) lastMove(started time.Time) time.Time {

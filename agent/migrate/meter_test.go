@@ -74,3 +74,31 @@ func TestMeterTellsWhenTheLastByteMoved(t *testing.T) {
 		t.Errorf("last move at %s; want two seconds after the start", got)
 	}
 }
+
+// A copy of whole disks shows what has arrived, not QEMU's way through holes,
+// which still is no stall.
+func TestMeterOfWholeDisksCountsWhatArrived(t *testing.T) {
+	disk := copying("vda", 100)
+	disk.Chain = []api.Layer{{Path: "top"}, {Path: "base"}}
+	m := newMeter(api.Plan{Disks: []api.PlanDisk{disk}}, 0)
+	at := time.Unix(1, 0)
+	look := func(done int64, ready bool) api.PartProgress {
+		at = at.Add(time.Second)
+		m.add(at, hypervisor.Job{Phase: hypervisor.PhaseDisk, DiskDone: done}, []hypervisor.BlockJob{{Target: "vda", Done: done, Total: 1000, Ready: ready}})
+		return m.progress().Disks[0]
+	}
+	m.arrive([]api.PartProgress{{Target: "vda", BytesDone: 60}})
+	if got := look(70, false); got.BytesDone != 60 || got.BytesTotal != 100 {
+		t.Errorf("disk %+v; want 60 of the plan's 100", got)
+	}
+	if got := look(900, false); got.BytesDone != 60 || m.lastMove(time.Unix(0, 0)) != at {
+		t.Errorf("disk %+v, last move %v; want 60 and a move just now", got, m.lastMove(time.Unix(0, 0)))
+	}
+	m.arrive([]api.PartProgress{{Target: "vda", BytesDone: 120}})
+	if got := look(950, false); got.BytesDone != 120 || got.BytesTotal != 121 {
+		t.Errorf("disk %+v; want it not done yet", got)
+	}
+	if got := look(1000, true); got.BytesDone != got.BytesTotal {
+		t.Errorf("disk %+v; want it done", got)
+	}
+}

@@ -99,10 +99,15 @@ func (w *watcher) tune(ctx context.Context) {
 	}
 }
 
-// keepLease renews the reservation three times in each term. A peer that does
-// not answer is not the end: libvirt's own connection decides that.
+// keepLease renews the reservation three times in each term, or more often where
+// the answer is needed: it says how much has arrived. A peer that does not
+// answer is not the end: libvirt's own connection decides that.
 func (w *watcher) keepLease(ctx context.Context) {
-	tick := time.NewTicker(max(w.m.Lease/3, time.Second))
+	every := max(w.m.Lease/3, time.Second)
+	if w.meter.whole {
+		every = time.Second
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
@@ -110,8 +115,12 @@ func (w *watcher) keepLease(ctx context.Context) {
 			return
 		case <-tick.C:
 			call, cancel := context.WithTimeout(ctx, max(w.m.Lease/3, time.Second))
-			if _, err := w.m.peer.Renew(call, w.m.op.ID()); err != nil && ctx.Err() == nil {
+			in, err := w.m.peer.Renew(call, w.m.op.ID())
+			if err != nil && ctx.Err() == nil {
 				w.m.Log.Warn("the destination's lease was not renewed", "operation", w.m.op.ID(), "error", err)
+			}
+			if err == nil {
+				w.meter.arrive(in.Progress.Disks)
 			}
 			cancel()
 		}

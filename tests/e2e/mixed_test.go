@@ -150,3 +150,35 @@ func TestMixedSharedDiskOnALocalBase(t *testing.T) {
 		t.Errorf("disk %+v; want it skipped: every layer is the same on host b", d)
 	}
 }
+
+// An instance that lies on shared storage as a whole moves without a byte of
+// its disks, and what is known of its template goes along in the record.
+func TestMixedEverythingShared(t *testing.T) {
+	w := begin(t)
+	name, id := w.unique("vm"), w.unique("tpl")
+	tpl := w.template(w.a, id, w.picture("shared", w.Name()), true, "shared")
+	w.must(w.lab.Guest(name).Forget(w.ctx))
+	op, err := w.a.api.Create(w.ctx, api.DefaultProject, api.CreateRequest{Name: name, Template: id, Pool: "shared", DiskSize: 2 * imageSize,
+		Memory: 96 * mib, Clone: "linked", Boot: boot(), ConsoleLog: "/var/log/wherry-guest/" + name + ".log", Start: true}, "")
+	w.run(w.a, op, err)
+	w.must(w.lab.Guest(name).WaitBlock(w.ctx, w.a.Host, "vda", 3))
+
+	plan := w.plan(w.a, name, api.MigrateRequest{})
+	w.decided(plan, api.ModeFull, false, "same-storage:vda")
+	if plan.Bytes != 0 {
+		t.Errorf("the plan moves %d bytes of disks; want none", plan.Bytes)
+	}
+	for _, from := range []*side{w.a, w.b} {
+		to := w.other(from)
+		if result := w.migrate(from, name, api.MigrateRequest{}); result.Bytes.Disk != 0 {
+			t.Errorf("%d bytes of disks moved; want none", result.Bytes.Disk)
+		}
+		w.alive(name, to)
+		w.clean(name, from)
+		disks, err := to.api.Disks(w.ctx, api.Ref{Name: name})
+		w.must(err)
+		if d := disks[0]; !d.DirectDownload || d.Template != id || len(d.Chain) != 2 || d.Chain[1].Path != tpl.Copies[0].Path {
+			t.Errorf("disk on host %s %+v; want it to be known as a direct download of %q", to.Name, d, id)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
@@ -74,6 +75,7 @@ func (s *Service) settle(ctx context.Context, res reservation, rec api.Record, s
 	if state == "shutoff" {
 		rec.PowerState = "stopped"
 	}
+	rec.Disks = slices.Clone(rec.Disks) // they are the reservation's, which others read
 	for i := range rec.Disks {
 		d := &rec.Disks[i]
 		for _, p := range res.Places {
@@ -124,10 +126,7 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	if res.State == committed {
 		return api.NewProblem("conflict", "%q has been committed here: it belongs to this host now", res.Request.Name)
 	}
-	e.mu.Lock()
-	cancel := e.cancel
-	e.mu.Unlock()
-	cancel()
+	e.cancel()
 	select {
 	case <-e.done:
 	case <-ctx.Done():

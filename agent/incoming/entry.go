@@ -57,7 +57,8 @@ type entry struct {
 	progress api.Progress
 	// end serialises the ways in which a reservation ends.
 	end     sync.Mutex
-	cancel  context.CancelFunc // stops the preparation
+	ctx     context.Context    // of the preparation
+	cancel  context.CancelFunc // stops it
 	created chan struct{}      // closed when the places are known, or preparation ended
 	done    chan struct{}      // closed when the preparation ended
 }

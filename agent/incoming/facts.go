@@ -19,8 +19,11 @@ func (s *Service) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, err
 	}
 	f := api.Facts{Host: host, Pools: host.Pools, LibvirtURI: s.LibvirtURI, Address: s.Address,
 		GraphicsListen: s.Graphics, Media: map[string]bool{}, Disks: []api.DiskFacts{}}
-	if f.NameTaken, err = s.nameTaken(ctx, r.Project, r.Name, r.UUID); err != nil {
+	if f.NameTaken, err = s.nameTaken(ctx, r.Name, r.UUID); err != nil {
 		return api.Facts{}, err
+	}
+	if by := s.holder(r.Project, r.Name); by != "" && f.NameTaken == "" {
+		f.NameTaken = fmt.Sprintf("the destination is already receiving %q in operation %s", r.Name, by)
 	}
 	f.CPU = s.cpu(ctx, r.DomainXML)
 	for _, m := range r.Media {
@@ -42,7 +45,7 @@ func (s *Service) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, err
 }
 
 // nameTaken says in words who holds the instance's name or UUID here.
-func (s *Service) nameTaken(ctx context.Context, project, name, uuid string) (string, error) {
+func (s *Service) nameTaken(ctx context.Context, name, uuid string) (string, error) {
 	domains, err := s.Hypervisor.Domains(ctx)
 	if err != nil {
 		return "", api.NewProblem("libvirt-failed", "listing instances: %w", err)
@@ -56,9 +59,6 @@ func (s *Service) nameTaken(ctx context.Context, project, name, uuid string) (st
 		case d.Name == name:
 			return fmt.Sprintf("instance %q with this UUID exists at the destination already (%s)", name, d.State), nil
 		}
-	}
-	if e := s.holder(project, name); e != "" {
-		return fmt.Sprintf("the destination is already receiving %q in operation %s", name, e), nil
 	}
 	return "", nil
 }

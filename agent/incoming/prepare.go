@@ -19,11 +19,8 @@ import (
 // runs beside the request, ends with the reservation, and on failure removes
 // at once whatever it made.
 func (s *Service) prepare(e *entry) {
-	ctx, cancel := context.WithCancel(s.ctx)
-	defer cancel()
-	e.mu.Lock()
-	e.cancel = cancel
-	e.mu.Unlock()
+	ctx := e.ctx
+	defer e.cancel()
 	defer close(e.done)
 	created := func() {
 		select {

@@ -47,7 +47,7 @@ func (s *Service) admit(ctx context.Context, r api.IncomingRequest) (*entry, boo
 	if e, err := s.find(r.Operation); err == nil {
 		return e, false, nil
 	}
-	if taken, err := s.nameTaken(ctx, r.Project, r.Name, r.UUID); err != nil {
+	if taken, err := s.nameTaken(ctx, r.Name, r.UUID); err != nil {
 		return nil, false, err
 	} else if taken != "" {
 		return nil, false, api.NewProblem("conflict", "%s", taken)
@@ -65,10 +65,14 @@ func (s *Service) admit(ctx context.Context, r api.IncomingRequest) (*entry, boo
 			return nil, false, api.NewProblem("busy", "the destination is already receiving %q", r.Name).WithOperation(id)
 		}
 	}
+	// From the moment that it can be found it can be removed, so it has its
+	// cancel before it is found. A preparation outlives its request.
+	e.ctx, e.cancel = context.WithCancel(s.ctx)
 	s.entries[r.Operation] = e
 	s.mu.Unlock()
 	if err := s.update(e, func(res *reservation) { res.Lease = s.Now().Add(s.leaseOf(r)) }); err != nil {
 		s.forget(e.id)
+		e.cancel()
 		return nil, false, api.NewProblem("internal", "%w", err)
 	}
 	return e, true, nil

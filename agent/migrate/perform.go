@@ -103,6 +103,9 @@ func (m *migration) moveProblem(err error) error {
 		code = "cancelled"
 	}
 	p := api.NewProblem(code, "%w", err).WithHint("%s", hint)
+	if code != "migration-failed" {
+		return p // a disk that libvirt names now failed because it was stopped
+	}
 	for _, d := range m.state.Plan.Disks {
 		if d.Action == api.ActionCopy && mentions(err.Error(), d.Target) {
 			p.Disk = d.Target

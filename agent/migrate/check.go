@@ -44,7 +44,8 @@ func sameHost(in Input) []api.Reason {
 }
 
 func nameTaken(in Input) []api.Reason {
-	if in.Destination.NameTaken == "" {
+	// On this host the name is taken by the instance itself.
+	if in.Destination.NameTaken == "" || len(sameHost(in)) > 0 {
 		return nil
 	}
 	return []api.Reason{{Code: "name-taken", Detail: in.Destination.NameTaken}}

@@ -39,3 +39,15 @@ func TestSharedDiskNeedsEveryLayer(t *testing.T) {
 		}
 	}
 }
+
+// A destination that is this host holds the name, of course: that is no reason
+// of its own.
+func TestSameHostIsTheOnlyReason(t *testing.T) {
+	in := input("auto", disk("vda"))
+	in.Destination.Host.UUID = in.Instance.HostUUID
+	in.Destination.NameTaken = `instance "vm" with this UUID exists at the destination already (running)`
+	_, refusals := migrate.Decide(in)
+	if len(refusals) != 1 || refusals[0].Code != "same-host" {
+		t.Errorf("refusals %+v; want same-host alone", refusals)
+	}
+}

@@ -40,7 +40,6 @@ func (m *migration) perform(ctx context.Context) error {
 	// The agent may stop while libvirt goes on by itself: then nothing is
 	// aborted, and the next start adopts the migration.
 	moving, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() {
 		if !errors.Is(context.Cause(ctx), operation.ErrShutdown) {
 			cancel(context.Cause(ctx))
@@ -52,8 +51,9 @@ func (m *migration) perform(ctx context.Context) error {
 	w := m.newWatcher(cancel)
 	err = w.follow(ctx, done)
 	if errors.Is(err, operation.ErrShutdown) {
-		return err
+		return err // without cancel: the mover would take it for the wish to stop
 	}
+	cancel(nil)
 	err = m.conclude(ctx, err)
 	w.account()
 	return err

@@ -25,7 +25,7 @@ func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
 		return nil, err
 	}
 	if !found || (!st.Connecting && !st.Reserved) {
-		return nil, interrupted("before anything was touched")
+		return nil, interrupted("before anything was touched").WithPhase(op.Interrupted())
 	}
 	m, err := s.newMigration(op.Ref(), st.Request)
 	if err != nil {
@@ -64,7 +64,7 @@ func (m *migration) resume(ctx context.Context) (any, error) {
 		return m.finish(ctx)
 	}
 	m.undoable()
-	return nil, interrupted("before the instance moved")
+	return nil, interrupted("before the instance moved").WithPhase(m.op.Interrupted())
 }
 
 // undoable pushes what the lost process would have undone.
@@ -122,6 +122,7 @@ func (m *migration) adopt(ctx context.Context) error {
 	w := m.newWatcher(cancel)
 	err := w.follow(ctx, done)
 	if errors.Is(err, operation.ErrShutdown) {
+		cancel(err) // of the waiting only, see jobEnd
 		return err
 	}
 	defer w.account()
@@ -146,7 +147,7 @@ func (m *migration) adopt(ctx context.Context) error {
 
 // jobEnd returns when no outgoing migration is left on this host, or its
 // libvirt has not answered for too long. When ctx ends it stops the migration
-// and waits on.
+// and waits on, unless it is the agent that stops: then the migration goes on.
 func (m *migration) jobEnd(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -169,6 +170,9 @@ func (m *migration) jobEnd(ctx context.Context) error {
 		case <-tick.C:
 		case <-stop:
 			stop, cause = nil, context.Cause(ctx)
+			if errors.Is(cause, operation.ErrShutdown) {
+				return cause
+			}
 			m.stopJob(ask)
 		case <-stopAgain.C:
 			if cause != nil {

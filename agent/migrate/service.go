@@ -160,7 +160,8 @@ func (s *Service) Migrate(ctx context.Context, ref api.Ref, r api.MigrateRequest
 	select {
 	case err := <-decided:
 		if err != nil {
-			return api.Operation{}, api.AsProblem(err).WithOperation(op.ID)
+			p := *api.AsProblem(err) // a copy: the operation is still busy with its own
+			return api.Operation{}, p.WithOperation(op.ID)
 		}
 		return s.Operations.Get(ctx, op.ID)
 	case <-ctx.Done():

@@ -1,0 +1,196 @@
+package migrate_test
+
+import (
+	"context"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+func (w *world) write(path string) {
+	w.t.Helper()
+	must(w.t, os.WriteFile(path, []byte(path), 0o600))
+}
+
+// replace puts another file in the place of one.
+func (w *world) replace(path string) {
+	w.t.Helper()
+	w.write(path + ".new")
+	must(w.t, os.Rename(path+".new", path))
+}
+
+// An agent that stopped before anything moved takes back what it had begun.
+func TestRecoverBeforeTheMove(t *testing.T) {
+	w := newWorld(t)
+	preparing := make(chan struct{})
+	w.peer.reserve = func(ctx context.Context, in api.Incoming) (api.Incoming, error) {
+		close(preparing)
+		<-ctx.Done()
+		return in, context.Cause(ctx)
+	}
+	op := w.begin(onTarget())
+	<-preparing
+	w.restart()
+	if n, c := w.peer.left(); n != 1 || c != 1 || w.peer.removed != 0 {
+		t.Errorf("a stop of the agent undid something: %d reservations, %d targets", n, c)
+	}
+	p := w.failed(w.resume(op.ID), api.StatusFailed, "interrupted", "prepare")
+	if p.Hint == "" || len(w.mover.params) != 0 {
+		t.Errorf("problem %+v", p)
+	}
+}
+
+// moving begins a migration and stops the agent while libvirt goes on.
+func (w *world) moving(r api.MigrateRequest) (id string) {
+	w.t.Helper()
+	moving, release := make(chan struct{}), make(chan struct{})
+	good := w.mover.migrate
+	w.mover.migrate = func(ctx context.Context, p hypervisor.MigrateParams) error {
+		close(moving)
+		select {
+		case <-release:
+		case <-ctx.Done():
+			w.t.Error("a stop of the agent stopped the migration")
+		}
+		return nil
+	}
+	op := w.begin(r)
+	<-moving
+	w.restart()
+	close(release)
+	w.mover.migrate = good
+	if n, _ := w.peer.left(); n != 1 || w.peer.removed != 0 || w.mover.stopped != 0 {
+		w.t.Errorf("a stop of the agent undid something: %d reservations, removed %d times, stopped %d", n, w.peer.removed, w.mover.stopped)
+	}
+	return op.ID
+}
+
+// here has both libvirts say where the instance runs.
+func (w *world) here(source bool, destination string) {
+	if !source {
+		w.libvirt.gone("vm")
+	}
+	w.peer.mu.Lock()
+	defer w.peer.mu.Unlock()
+	w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+		in.Domain, in.Running = destination, destination == "running"
+		return in, nil
+	}
+}
+
+func TestRecoverAfterTheMove(t *testing.T) {
+	w := newWorld(t)
+	id := w.moving(api.MigrateRequest{})
+	w.here(false, "running")
+	r := w.result(w.resume(id))
+	if r.Mode != "full" || w.peer.commits != 1 || w.exists(w.disk) || len(w.mover.params) != 1 {
+		t.Errorf("result %+v, committed %d times", r, w.peer.commits)
+	}
+	if !slices.Equal(w.observer.results, []string{api.StatusSucceeded}) {
+		t.Errorf("observed %v; want one end, not that of the agent", w.observer.results)
+	}
+}
+
+// Libvirt gave up meanwhile.
+func TestRecoverAMoveThatFailed(t *testing.T) {
+	w := newWorld(t)
+	id := w.moving(onTarget())
+	w.here(true, "")
+	w.failed(w.resume(id), api.StatusFailed, "interrupted", "perform")
+}
+
+// Libvirt carries it on: it is followed to its end.
+func TestRecoverAMoveThatGoesOn(t *testing.T) {
+	w := newWorld(t)
+	id := w.moving(api.MigrateRequest{})
+	looks := 0
+	w.mover.job = func() hypervisor.Job {
+		w.mover.mu.Lock()
+		defer w.mover.mu.Unlock()
+		if looks++; looks < 5 {
+			return hypervisor.Job{Kind: hypervisor.JobOutgoing, Phase: hypervisor.PhaseMemory}
+		}
+		w.here(false, "running")
+		return hypervisor.Job{Kind: hypervisor.JobNone}
+	}
+	w.result(w.resume(id))
+	if w.mover.stopped != 0 || w.exists(w.disk) {
+		t.Errorf("stopped %d times, source volume there: %v", w.mover.stopped, w.exists(w.disk))
+	}
+}
+
+// A commit that nobody heard is said again by the next start.
+func TestRecoverCommit(t *testing.T) {
+	w := newWorld(t)
+	committing := make(chan struct{})
+	w.peer.commit = func(n int, in api.Incoming) (api.Incoming, error) {
+		if n == 1 {
+			close(committing)
+		}
+		return in, api.NewProblem("peer-unreachable", "connection refused")
+	}
+	op := w.begin(api.MigrateRequest{})
+	<-committing
+	w.restart()
+	if !w.exists(w.disk) {
+		t.Error("the source's volume went before the destination confirmed")
+	}
+	w.peer.commit = nil
+	w.result(w.resume(op.ID))
+	if w.exists(w.disk) || len(w.mover.params) != 1 || w.peer.removed != 0 {
+		t.Errorf("moved %d times, removed %d", len(w.mover.params), w.peer.removed)
+	}
+}
+
+// An agent that stops again leaves a migration that it adopted to libvirt, too.
+func TestRecoverIsInterrupted(t *testing.T) {
+	w := newWorld(t)
+	id := w.moving(api.MigrateRequest{})
+	followed := make(chan struct{})
+	looks := 0
+	w.mover.job = func() hypervisor.Job {
+		w.mover.mu.Lock()
+		defer w.mover.mu.Unlock()
+		if looks++; looks == 3 {
+			close(followed)
+		}
+		return hypervisor.Job{Kind: hypervisor.JobOutgoing, Phase: hypervisor.PhaseMemory}
+	}
+	must(t, w.engine.Resume(t.Context()))
+	<-followed
+	w.restart()
+	if w.mover.stopped != 0 {
+		t.Error("a stop of the agent stopped the migration")
+	}
+	w.mover.job = nil
+	w.here(false, "running")
+	w.result(w.resume(id))
+}
+
+// An adopted migration can be cancelled.
+func TestRecoverAndCancel(t *testing.T) {
+	w := newWorld(t)
+	id := w.moving(onTarget())
+	followed := make(chan struct{})
+	looks := 0
+	w.mover.job = func() hypervisor.Job {
+		w.mover.mu.Lock()
+		defer w.mover.mu.Unlock()
+		if looks++; looks == 3 {
+			close(followed)
+		}
+		if w.mover.stopped > 0 {
+			return hypervisor.Job{Kind: hypervisor.JobNone}
+		}
+		return hypervisor.Job{Kind: hypervisor.JobOutgoing, Phase: hypervisor.PhaseMemory}
+	}
+	must(t, w.engine.Resume(t.Context()))
+	<-followed
+	_, err := w.engine.Cancel(t.Context(), id)
+	must(t, err)
+	w.here(true, "")
+	w.failed(w.ended(id), api.StatusCancelled, "cancelled", "perform")
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -30,6 +31,9 @@ type Pool struct {
 // Identity says which physical storage a network pool is: equal identities on
 // two hosts mean the same bytes. It is "" for storage that belongs to one host.
 func (p Pool) Identity() string {
+	if slices.ContainsFunc(p.SourceHosts, thisHost) {
+		return "" // that name is another machine on every host
+	}
 	switch p.Type {
 	case "netfs":
 		if len(p.SourceHosts) == 0 || p.SourceDir == "" {
@@ -57,6 +61,19 @@ func (p Pool) Identity() string {
 		return "gluster:" + p.SourceHosts[0] + "/" + p.SourceName + cleanDir(p.SourceDir)
 	}
 	return ""
+}
+
+// thisHost tells whether a server's name, with or without a port, means the
+// host that uses it.
+func thisHost(server string) bool {
+	if h, _, err := net.SplitHostPort(server); err == nil {
+		server = h
+	}
+	server = strings.ToLower(strings.Trim(server, "[]"))
+	if a, err := netip.ParseAddr(server); err == nil {
+		return a.Unmap().IsLoopback() || a.IsUnspecified()
+	}
+	return server == "localhost" || strings.HasPrefix(server, "localhost.") || strings.HasSuffix(server, ".localhost")
 }
 
 func cleanDir(dir string) string {

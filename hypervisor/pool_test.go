@@ -40,6 +40,18 @@ func TestParsePoolAndIdentity(t *testing.T) {
 			`<pool type='logical'><name>vg</name><source><device path='/dev/sda3'/><name>vg</name></source></pool>`,
 			Pool{Name: "vg", Type: "logical", SourceName: "vg", SourceDevices: []string{"/dev/sda3"}}, "",
 		},
+		"NFS of this host": {
+			`<pool type='netfs'><name>n</name><source><host name='localhost'/><dir path='/export'/></source></pool>`,
+			Pool{Name: "n", Type: "netfs", SourceHosts: []string{"localhost"}, SourceDir: "/export"}, "",
+		},
+		"iSCSI of this host": {
+			`<pool type='iscsi'><name>i</name><source><host name='127.0.0.1' port='3260'/><device path='iqn.2026-01.x:y'/></source></pool>`,
+			Pool{Name: "i", Type: "iscsi", SourceHosts: []string{"127.0.0.1:3260"}, SourceDevices: []string{"iqn.2026-01.x:y"}}, "",
+		},
+		"Ceph with a monitor of this host": {
+			`<pool type='rbd'><name>r</name><source><host name='::1' port='6789'/><name>vms</name></source></pool>`,
+			Pool{Name: "r", Type: "rbd", SourceName: "vms", SourceHosts: []string{"[::1]:6789"}}, "",
+		},
 		"NFS without a folder": {`<pool type='netfs'><name>n</name><source><host name='nas'/></source></pool>`, Pool{Name: "n", Type: "netfs", SourceHosts: []string{"nas"}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

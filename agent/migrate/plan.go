@@ -131,10 +131,20 @@ func shared(in Input, d Disk, wanted string) (api.Pool, string, bool) {
 	}
 	for _, p := range in.Destination.Pools {
 		if p.Identity == d.PoolIdentity && (wanted == "" || wanted == p.Name) {
-			return p, d.Path, true
+			return p, inFolder(p, d), true
 		}
 	}
 	return api.Pool{}, "", false
+}
+
+// inFolder is a disk's path in a pool that is its own storage. The same storage
+// may be mounted elsewhere on the other host, where another file can lie at the
+// source's path.
+func inFolder(p api.Pool, d Disk) string {
+	if d.Kind != "file" || p.Path == "" {
+		return d.Path
+	}
+	return filepath.Join(p.Path, filepath.Base(d.Path))
 }
 
 func copyOf(d Disk) api.PlanDisk {

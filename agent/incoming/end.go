@@ -16,8 +16,10 @@ import (
 // its migration failed, before the volumes are held to be in use.
 const vanishWait = 30 * time.Second
 
-// Commit ends a reservation well. It succeeds only when the instance has
-// arrived here; twice is no error.
+// Commit ends a reservation well; twice is no error. The source commits only
+// once libvirt has told it that the instance has moved. One that is not here
+// has therefore ended here since, which a transient domain leaves no trace of:
+// the volumes hold what it wrote last, and must not go with the lease.
 func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (api.Incoming, error) {
 	e, err := s.find(id)
 	if err != nil {
@@ -30,7 +32,8 @@ func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (a
 		return s.view(ctx, e), nil
 	}
 	state, _ := s.domainState(ctx, res.Request)
-	if !arrived(state) {
+	gone := state == "" && res.State == ready
+	if !arrived(state) && !gone {
 		return api.Incoming{}, api.NewProblem("conflict", "%q does not run at the destination (%s)", res.Request.Name, orAbsent(state)).WithPhase("commit")
 	}
 	rec := res.Request.Record
@@ -40,8 +43,11 @@ func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (a
 	if err := s.settle(ctx, res, rec, state); err != nil {
 		return api.Incoming{}, api.AsProblem(err).WithPhase("commit")
 	}
+	if gone {
+		s.Log.Warn("an instance has arrived and ended before its migration did; its volumes stay", "instance", res.Request.Name, "volumes", res.Places)
+	}
 	job, err := s.Hypervisor.CompletedJob(ctx, res.Request.Name)
-	if err != nil {
+	if err != nil && !gone {
 		s.Log.Warn("reading the figures of a migration", "instance", res.Request.Name, "error", err)
 	}
 	if err := s.update(e, func(r *reservation) {
@@ -72,7 +78,7 @@ func (s *Service) settle(ctx context.Context, res reservation, rec api.Record, s
 	rec.Project, rec.Name, rec.UUID = res.Request.Project, res.Request.Name, res.Request.UUID
 	rec.Targets = res.Request.Targets
 	rec.PowerState, rec.UpdatedAt = "running", s.Now().UTC()
-	if state == "shutoff" {
+	if state == "shutoff" || state == "" {
 		rec.PowerState = "stopped"
 	}
 	rec.Disks = slices.Clone(rec.Disks) // they are the reservation's, which others read
@@ -86,7 +92,10 @@ func (s *Service) settle(ctx context.Context, res reservation, rec api.Record, s
 	}
 	if rec.DomainXML != "" {
 		// The source's XML names the source's paths.
-		xml, err := s.Hypervisor.XML(ctx, rec.Name, true)
+		xml, err := "", error(nil)
+		if state != "" {
+			xml, err = s.Hypervisor.XML(ctx, rec.Name, true)
+		}
 		if err != nil {
 			return fmt.Errorf("reading the XML of %q: %w", rec.Name, err)
 		}

@@ -75,9 +75,7 @@ func TestCommitUnmanaged(t *testing.T) {
 
 func TestCommitTooEarly(t *testing.T) {
 	for name, d := range map[string][]hypervisor.Domain{
-		"not there":        nil,
-		"arriving":         {{Name: "vm", UUID: uuid, State: hypervisor.Paused, Incoming: true}},
-		"another instance": {{Name: "vm", UUID: "other", State: hypervisor.Running}},
+		"arriving": {{Name: "vm", UUID: uuid, State: hypervisor.Paused, Incoming: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -90,6 +88,40 @@ func TestCommitTooEarly(t *testing.T) {
 			w.wantFiles("vm.qcow2")
 		})
 	}
+}
+
+// A transient instance may arrive and shut down before the source has said so:
+// then its volumes are the only ones with its last writes.
+func TestCommitOfWhatHasEndedSince(t *testing.T) {
+	for name, d := range map[string][]hypervisor.Domain{
+		"nothing":          nil,
+		"another instance": {{Name: "vm", UUID: "other", State: hypervisor.Running}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			in := w.ready(w.managed())
+			w.libvirt.set(d...)
+			_, err := w.Commit(t.Context(), opID, api.CommitRequest{})
+			must(t, err)
+			w.pass(2 * lease)
+			w.Sweep(t.Context())
+			w.wantFiles("vm.qcow2")
+			rec, err := w.Records.Read(api.Ref{Name: "vm"})
+			must(t, err)
+			if rec.PowerState != "stopped" || rec.DomainXML != "" || rec.Disks[0].Path != in.Disks[0].Path {
+				t.Errorf("record %+v; want where the volumes are, and no XML of another host", rec)
+			}
+		})
+	}
+}
+
+// What was never made whole cannot have run here.
+func TestCommitOfWhatFailed(t *testing.T) {
+	w := newWorld(t)
+	w.runner.before = func(int) error { return errors.New("no qemu-img") }
+	w.settled(w.request())
+	_, err := w.Commit(t.Context(), opID, api.CommitRequest{})
+	wantProblem(t, err, "conflict", "does not run at the destination")
 }
 
 func TestRemove(t *testing.T) {

@@ -61,6 +61,9 @@ func (s *Service) deleteNow(ctx context.Context, ref api.Ref, r api.DeleteReques
 			}
 		}
 	}
+	if err := s.needed(ctx, ref, d.UUID, volumes); err != nil {
+		return err
+	}
 	if err := s.Power.Undefine(ctx, ref.Name); err != nil {
 		return api.NewProblem("libvirt-failed", "%w", err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -128,6 +130,13 @@ func (s *Service) find(id string) (*entry, error) {
 		return nil, api.NewProblem("not-found", "no reservation %q here", id)
 	}
 	return e, nil
+}
+
+// all gives the reservations of this moment.
+func (s *Service) all() []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.entries))
 }
 
 // holder gives the operation that is receiving the instance, or "".

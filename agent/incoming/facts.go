@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/volume"
 )
 
@@ -19,9 +21,11 @@ func (s *Service) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, err
 	}
 	f := api.Facts{Host: host, Pools: host.Pools, LibvirtURI: s.LibvirtURI, Address: s.Address,
 		GraphicsListen: s.Graphics, Media: map[string]bool{}, Disks: []api.DiskFacts{}}
-	if f.NameTaken, err = s.nameTaken(ctx, r.Name, r.UUID); err != nil {
+	domains, err := s.domains(ctx)
+	if err != nil {
 		return api.Facts{}, err
 	}
+	f.NameTaken = nameTaken(domains, r.Name, r.UUID)
 	if by := s.holder(r.Project, r.Name); by != "" && f.NameTaken == "" {
 		f.NameTaken = fmt.Sprintf("the destination is already receiving %q in operation %s", r.Name, by)
 	}
@@ -29,8 +33,19 @@ func (s *Service) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, err
 	for _, m := range r.Media {
 		info, err := os.Stat(m)
 		f.Media[m] = err == nil && !info.IsDir()
+		if want := r.MediaDigests[m]; f.Media[m] && want != "" && !s.same(ctx, m, want) {
+			f.MediaDiffers = append(f.MediaDiffers, m)
+		}
+	}
+	if ctx.Err() != nil {
+		return api.Facts{}, context.Cause(ctx)
 	}
 	layers := &finder{service: s, pools: folders(host.Pools)}
+	if slices.ContainsFunc(r.Disks, func(d api.FactsDisk) bool { return len(d.Chain) > 1 }) {
+		if layers.inUse, err = s.activeLayers(ctx, domains); err != nil {
+			return api.Facts{}, err
+		}
+	}
 	for _, d := range r.Disks {
 		df := api.DiskFacts{Target: d.Target, Layers: []api.LayerFacts{}}
 		df.SharedPools, df.SharedPath = sharedWith(d, host.Pools)
@@ -44,23 +59,43 @@ func (s *Service) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, err
 	return f, nil
 }
 
-// nameTaken says in words who holds the instance's name or UUID here.
-func (s *Service) nameTaken(ctx context.Context, name, uuid string) (string, error) {
+// same tells whether a file has these bytes; one that cannot be read has not.
+func (s *Service) same(ctx context.Context, path, digest string) bool {
+	got, err := s.digest(ctx, path)
+	return err == nil && got == digest
+}
+
+// digest is that of the file that QEMU would open, through symbolic links.
+func (s *Service) digest(ctx context.Context, path string) (string, error) {
+	resolved, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	return s.Digester.Digest(ctx, resolved)
+}
+
+// domains lists the instances of this host, once for each request.
+func (s *Service) domains(ctx context.Context) ([]hypervisor.Domain, error) {
 	domains, err := s.Hypervisor.Domains(ctx)
 	if err != nil {
-		return "", api.NewProblem("libvirt-failed", "listing instances: %w", err)
+		return nil, api.NewProblem("libvirt-failed", "listing instances: %w", err)
 	}
+	return domains, nil
+}
+
+// nameTaken says in words who holds the instance's name or UUID here.
+func nameTaken(domains []hypervisor.Domain, name, uuid string) string {
 	for _, d := range domains {
 		switch {
 		case d.Name == name && d.UUID != uuid:
-			return fmt.Sprintf("an instance named %q with UUID %s exists at the destination", name, d.UUID), nil
+			return fmt.Sprintf("an instance named %q with UUID %s exists at the destination", name, d.UUID)
 		case d.UUID == uuid && d.Name != name:
-			return fmt.Sprintf("UUID %s belongs to instance %q at the destination", uuid, d.Name), nil
+			return fmt.Sprintf("UUID %s belongs to instance %q at the destination", uuid, d.Name)
 		case d.Name == name:
-			return fmt.Sprintf("instance %q with this UUID exists at the destination already (%s)", name, d.State), nil
+			return fmt.Sprintf("instance %q with this UUID exists at the destination already (%s)", name, d.State)
 		}
 	}
-	return "", nil
+	return ""
 }
 
 func (s *Service) cpu(ctx context.Context, domainXML string) api.Check {

@@ -51,6 +51,7 @@ type libvirt struct {
 	// onDomain is called before each look at a domain.
 	onDomain func(n int)
 	looks    int
+	disks    map[string]string // a domain's disk, where a test cares
 }
 
 func (l *libvirt) set(ds ...hypervisor.Domain) {
@@ -84,7 +85,10 @@ func (l *libvirt) Domain(_ context.Context, name string) (hypervisor.Domain, err
 	return hypervisor.Domain{}, errors.Join(l.down, fmt.Errorf("look up %q: %w", name, hypervisor.ErrNoDomain))
 }
 
-func (l *libvirt) XML(context.Context, string, bool) (string, error) {
+func (l *libvirt) XML(_ context.Context, name string, _ bool) (string, error) {
+	if disk := l.disks[name]; disk != "" {
+		return "<domain type='qemu'><name>" + name + "</name><devices>" + disk + "</devices></domain>", nil
+	}
 	return "<domain>of the destination</domain>", nil
 }
 

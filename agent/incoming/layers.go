@@ -20,6 +20,7 @@ const maxCandidates = 16
 type finder struct {
 	service *Service
 	pools   []string
+	inUse   activeLayers
 	files   []candidate // listed once, on first use
 	listed  bool
 }
@@ -145,7 +146,7 @@ func (f *finder) compare(ctx context.Context, path string, layers []api.Layer) (
 			}
 			return out, nil
 		}
-		digest, err := f.service.Digester.Digest(ctx, chain[i].Path)
+		digest, err := f.service.digest(ctx, chain[i].Path)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -156,6 +157,10 @@ func (f *finder) compare(ctx context.Context, path string, layers []api.Layer) (
 			return out, nil
 		case digest != l.Digest || l.Digest == "":
 			out[i].Detail = fmt.Sprintf("the source has %s, the destination %s", l.Digest, digest)
+			return out, nil
+		}
+		if by := f.inUse.by(chain[i].Path); by != "" {
+			out[i].Detail = fmt.Sprintf("it has the same bytes now, but %s writes to it", by)
 			return out, nil
 		}
 		out[i].State = "verified"

@@ -25,13 +25,7 @@ func (s *Service) Run(ctx context.Context, tick <-chan time.Time) {
 
 // Sweep looks at every reservation once.
 func (s *Service) Sweep(ctx context.Context) {
-	s.mu.Lock()
-	all := make([]*entry, 0, len(s.entries))
-	for _, e := range s.entries {
-		all = append(all, e)
-	}
-	s.mu.Unlock()
-	for _, e := range all {
+	for _, e := range s.all() {
 		s.expire(ctx, e)
 	}
 }

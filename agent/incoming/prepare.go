@@ -233,10 +233,24 @@ func (s *Service) inPool(ctx context.Context, dir string) error {
 
 // verifyBacking looks at the backing layers once more, just before a volume is
 // made to stand on them or filled from them: a template may have been replaced
-// since the plan.
+// since the plan, or somebody may have begun to write to it.
 func (s *Service) verifyBacking(ctx context.Context, chain []api.Layer) error {
+	if len(chain) == 0 {
+		return nil
+	}
+	domains, err := s.domains(ctx)
+	if err != nil {
+		return err
+	}
+	inUse, err := s.activeLayers(ctx, domains)
+	if err != nil {
+		return err
+	}
 	for _, l := range chain {
-		digest, err := s.Digester.Digest(ctx, l.Path)
+		if by := inUse.by(l.Path); by != "" {
+			return api.NewProblem("chain-unsafe", "%s has begun to write to backing layer %s", by, l.Path)
+		}
+		digest, err := s.digest(ctx, l.Path)
 		if err != nil {
 			return fmt.Errorf("verifying backing layer %s: %w", l.Path, err)
 		}

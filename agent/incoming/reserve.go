@@ -47,9 +47,11 @@ func (s *Service) admit(ctx context.Context, r api.IncomingRequest) (*entry, boo
 	if e, err := s.find(r.Operation); err == nil {
 		return e, false, nil
 	}
-	if taken, err := s.nameTaken(ctx, r.Name, r.UUID); err != nil {
+	domains, err := s.domains(ctx)
+	if err != nil {
 		return nil, false, err
-	} else if taken != "" {
+	}
+	if taken := nameTaken(domains, r.Name, r.UUID); taken != "" {
 		return nil, false, api.NewProblem("conflict", "%s", taken)
 	}
 	e := &entry{id: r.Operation, created: make(chan struct{}), done: make(chan struct{})}

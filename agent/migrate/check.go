@@ -69,16 +69,22 @@ func devices(in Input) []api.Reason {
 
 // chains reports faults of the chains that would be copied, and, in a linked
 // clone, volumes whose template ref is lost: the destination's ref could not
-// be derived from it.
+// be derived from it. A disagreement counts for a disk on common storage too:
+// the destination would open what the XML names, and not what QEMU has open.
 func chains(in Input, plan api.Plan, copied []Disk) []api.Reason {
 	var out []api.Reason
+	for _, d := range in.Instance.Disks {
+		if d.Media() {
+			continue
+		}
+		for _, x := range d.Disagreements {
+			out = append(out, api.Reason{Code: "chain-disagrees", Disk: d.Target, Detail: x})
+		}
+	}
 	for _, d := range copied {
 		for _, i := range d.Issues {
 			i.Disk = d.Target
 			out = append(out, i)
-		}
-		for _, x := range d.Disagreements {
-			out = append(out, api.Reason{Code: "chain-disagrees", Disk: d.Target, Detail: x})
 		}
 		if plan.Mode == api.ModeLinked && d.RefMissing && len(d.Backing()) > 0 {
 			out = append(out, api.Reason{Code: "template-ref-missing", Disk: d.Target,
@@ -101,11 +107,19 @@ func unknownDisks(in Input) []api.Reason {
 func media(in Input) []api.Reason {
 	var out []api.Reason
 	for _, d := range in.Instance.Disks {
-		if !d.Media() || d.Empty() || d.Kind != "file" || in.Destination.Media[d.Path] {
+		if !d.Media() || d.Empty() || d.Kind != "file" {
 			continue
 		}
-		out = append(out, api.Reason{Code: "media-missing", Disk: d.Target,
-			Detail: fmt.Sprintf("%s is not at the destination; copy it there or eject it", d.Path)})
+		r := api.Reason{Code: "media-missing", Disk: d.Target}
+		switch {
+		case slices.Contains(in.Destination.MediaDiffers, d.Path):
+			r.Detail = fmt.Sprintf("%s is at the destination with other bytes, which the guest would read from then on; copy it there or eject it", d.Path)
+		case !in.Destination.Media[d.Path]:
+			r.Detail = fmt.Sprintf("%s is not at the destination; copy it there or eject it", d.Path)
+		default:
+			continue
+		}
+		out = append(out, r)
 	}
 	return out
 }

@@ -33,6 +33,8 @@ type Disk struct {
 	// Endpoint is where the disk lies when any host can connect to it: an
 	// iSCSI LUN, a PowerFlex volume, an RBD image. Nil for a local file.
 	Endpoint *api.Target
+	// MediaDigest is the digest of a medium that is a file; "" where unknown.
+	MediaDigest string
 	// Issues are faults of the chain that forbid a migration.
 	Issues []api.Reason
 	// RefMissing says that the record names a template but the registry holds

@@ -24,7 +24,10 @@ func linkable(in Input, d Disk) (api.Reason, bool) {
 	f := in.facts(d.Target)
 	for i, l := range d.Backing() {
 		state, detail := LayerMissing, ""
-		if i < len(f.Layers) {
+		switch {
+		case l.Digest == "":
+			state, detail = LayerUnreadable, "there is no digest to know the same bytes by"
+		case i < len(f.Layers):
 			state, detail = f.Layers[i].State, f.Layers[i].Detail
 		}
 		if state == LayerVerified {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/inspect"
@@ -113,11 +114,14 @@ func (m *migration) disk(ctx context.Context, d inspect.Disk) (Disk, error) {
 		}
 	}
 	if out.Media() {
-		return out, nil
+		if out.Kind == "file" && !out.Empty() {
+			out.MediaDigest, _ = m.digest(ctx, out.Path) // an unreadable one is looked for by name
+		}
+		return out, context.Cause(ctx)
 	}
 	for i := 1; i < len(out.Chain); i++ {
 		l := &out.Chain[i]
-		digest, err := m.Digester.Digest(ctx, l.Path)
+		digest, err := m.digest(ctx, l.Path)
 		if ctx.Err() != nil {
 			return out, context.Cause(ctx)
 		}
@@ -135,11 +139,30 @@ func (m *migration) disk(ctx context.Context, d inspect.Disk) (Disk, error) {
 	return out, nil
 }
 
+// digest gives "" for what is no file of this host, a block device or a network
+// image: QEMU reads it, so it can be copied, but is never taken for the same as
+// another.
+func (m *migration) digest(ctx context.Context, path string) (string, error) {
+	if !filepath.IsAbs(path) {
+		return "", nil
+	}
+	resolved, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	digest, err := m.Digester.Digest(ctx, resolved)
+	if errors.Is(err, volume.ErrFileType) {
+		return "", nil
+	}
+	return digest, err
+}
+
 // offer asks the destination, once, what it would take. Probe files stand
 // beside the disks while it looks.
 func (m *migration) offer(ctx context.Context) error {
 	// The live XML: libvirt has filled in the CPU that the guest really sees.
-	r := api.FactsRequest{Project: m.ref.Project, Name: m.ref.Name, UUID: m.in.Instance.UUID, HostUUID: m.host.UUID, DomainXML: m.inst.XML, Disks: []api.FactsDisk{}}
+	r := api.FactsRequest{Project: m.ref.Project, Name: m.ref.Name, UUID: m.in.Instance.UUID, HostUUID: m.host.UUID, DomainXML: m.inst.XML,
+		Disks: []api.FactsDisk{}, MediaDigests: map[string]string{}}
 	probes := newProbes(m.Log)
 	defer probes.remove()
 	for _, d := range m.in.Instance.Disks {
@@ -147,6 +170,9 @@ func (m *migration) offer(ctx context.Context) error {
 		case d.Empty():
 		case d.Media():
 			r.Media = append(r.Media, d.Path)
+			if d.MediaDigest != "" {
+				r.MediaDigests[d.Path] = d.MediaDigest
+			}
 		default:
 			r.Disks = append(r.Disks, api.FactsDisk{Target: d.Target, Pool: d.Pool, Path: d.Path, Kind: d.Kind, Size: d.Size,
 				Chain: d.Chain, Probe: probes.beside(d)})

@@ -51,3 +51,39 @@ func TestSameHostIsTheOnlyReason(t *testing.T) {
 		t.Errorf("refusals %+v; want same-host alone", refusals)
 	}
 }
+
+// QEMU goes on with what it has open, a destination with what the XML names:
+// where the two differ the instance stays, even if nothing would be copied.
+func TestSharedDiskThatDisagrees(t *testing.T) {
+	d := disk("vda")
+	d.Disagreements = []string{"libvirt names x, QEMU has y open"}
+	_, refusals := migrate.Decide(shared(input("auto", d), "vda", "default", d.Path))
+	if len(refusals) != 1 || refusals[0].Code != "chain-disagrees" {
+		t.Errorf("refusals %+v; want chain-disagrees", refusals)
+	}
+}
+
+// A disc of the same name with other bytes is a missing disc.
+func TestMediaThatDiffer(t *testing.T) {
+	d := disk("sda")
+	d.Device, d.ReadOnly = "cdrom", true
+	in := input("auto", d)
+	in.Destination.Media = map[string]bool{d.Path: true}
+	if _, refusals := migrate.Decide(in); len(refusals) != 0 {
+		t.Errorf("refusals %+v; want none", refusals)
+	}
+	in.Destination.MediaDiffers = []string{d.Path}
+	if _, refusals := migrate.Decide(in); len(refusals) != 1 || refusals[0].Code != "media-missing" {
+		t.Errorf("refusals %+v; want media-missing", refusals)
+	}
+}
+
+// A layer that has no digest, a block device for instance, can be copied but is
+// never taken for the same as another.
+func TestLayerWithoutADigest(t *testing.T) {
+	in := layers(input("auto", disk("vda", base)), "vda", "verified")
+	in.Instance.Disks[0].Chain[1].Digest = ""
+	if plan, refusals := migrate.Decide(in); plan.Mode != api.ModeFull || len(refusals) != 0 {
+		t.Errorf("plan %+v, refusals %+v; want a full clone", plan, refusals)
+	}
+}

@@ -12,6 +12,8 @@ type FactsRequest struct {
 	DomainXML string      `json:"domain_xml"`
 	Disks     []FactsDisk `json:"disks"`
 	Media     []string    `json:"media,omitempty"`
+	// MediaDigests are those of the media that are files, by path.
+	MediaDigests map[string]string `json:"media_digests,omitempty"`
 	Pools     []string    `json:"pools,omitempty"` // pools named by the request
 	Stage     bool        `json:"stage,omitempty"`
 }
@@ -43,7 +45,8 @@ type Facts struct {
 	Pools          []Pool          `json:"pools"`
 	CPU            Check           `json:"cpu"`
 	NameTaken      string          `json:"name_taken,omitempty"` // who holds the name or UUID, in words
-	Media          map[string]bool `json:"media,omitempty"`
+	Media          map[string]bool `json:"media,omitempty"`         // by path: it is here
+	MediaDiffers   []string        `json:"media_differs,omitempty"` // here, with other bytes
 	Disks          []DiskFacts     `json:"disks"`
 	GraphicsListen string          `json:"graphics_listen,omitempty"`
 }

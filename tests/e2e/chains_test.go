@@ -163,7 +163,8 @@ func TestChainForeignInstanceKeepsItsShape(t *testing.T) {
 
 // Paths are compared whole: of files whose paths begin alike only those of the
 // instance leave the source, and each arrives as itself. One that another
-// instance is defined with stays.
+// instance is defined with stays, and so does what lies at the destination
+// under the name that a volume would have.
 func TestChainPathsThatBeginAlike(t *testing.T) {
 	w := begin(t)
 	name, other := w.unique("vm"), w.unique("other")
@@ -178,6 +179,8 @@ func TestChainPathsThatBeginAlike(t *testing.T) {
 	w.foreign(w.a, harness.Domain{Name: name, Disks: []harness.Disk{{Target: "vda", Source: x, Format: "raw"}, {Target: "vdb", Source: x + ".qcow2"},
 		{Target: "vdc", Source: images("y"), Format: "raw"}}})
 
+	w.must(os.WriteFile(w.seen(w.b, images("y")), []byte("somebody else's"), 0o600))
+
 	held := w.hold(w.a, name, "vda", "vdb", "vdc")
 	result := w.migrate(w.a, name, api.MigrateRequest{})
 	w.compare(held, w.b, name)
@@ -189,10 +192,16 @@ func TestChainPathsThatBeginAlike(t *testing.T) {
 	if want := []string{"ax", "x.qcow2.old", "x.qcow2a", "xa", "y"}; !slices.Equal(left, want) {
 		t.Errorf("on host a lie %q; want %q", left, want)
 	}
-	arrived := w.files(w.b)
+	y := w.defined(w.b, name, "vdc").Source
+	w.stands(w.b, name, "vdc", layer{y, "raw"})
+	arrived, want := w.files(w.b), []string{"x", "x.qcow2", "y", filepath.Base(y)}
 	slices.Sort(arrived)
-	if want := []string{"x", "x.qcow2", "y"}; !slices.Equal(arrived, want) {
+	slices.Sort(want)
+	if filepath.Base(y) == "y" || !slices.Equal(arrived, want) {
 		t.Errorf("on host b lie %q; want %q", arrived, want)
+	}
+	if data, err := os.ReadFile(w.seen(w.b, images("y"))); err != nil || string(data) != "somebody else's" {
+		t.Errorf("the file that was there holds %q, %v", data, err)
 	}
 	if len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], images("y")) || !strings.Contains(result.Warnings[0], other) {
 		t.Errorf("warnings %q; want one that says why %s was kept", result.Warnings, images("y"))

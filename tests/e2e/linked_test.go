@@ -79,6 +79,11 @@ func TestLinkedOnABaseAtAnotherPath(t *testing.T) {
 	base, other := tpl.Copies[0].Path, harness.SecondPath+"/golden image.img"
 	w.copied(w.a, base, w.b, other)
 
+	// Not while an instance there calls the file its own disk: it would write to it.
+	w.must(w.b.Define(w.ctx, harness.Domain{Name: w.unique("other"), Disks: []harness.Disk{{Target: "vda", Source: other}}}.XML()))
+	w.refused(w.a, name, api.MigrateRequest{Mode: api.ModeLinked}, "chain-missing:vda")
+	w.must(w.b.Remove(w.ctx, w.unique("other")))
+
 	plan := w.plan(w.a, name, api.MigrateRequest{Mode: api.ModeLinked})
 	w.decided(plan, api.ModeLinked, false, "chain-verified:vda")
 	if detail := plan.Reasons[0].Detail; !strings.Contains(detail, base) || !strings.Contains(detail, other) {

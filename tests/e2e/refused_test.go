@@ -128,7 +128,9 @@ func TestRefusedForEveryReasonAtOnce(t *testing.T) {
 	// What is put right is said no more.
 	w.exec(w.a, "virsh", "-q", "snapshot-delete", name, "before-the-upgrade")
 	w.exec(w.b, "virsh", "-q", "undefine", name)
-	w.exec(w.b, "truncate", "-s", "1M", disc)
+	w.must(os.WriteFile(w.seen(w.b, disc), bytes.Repeat([]byte("another disc"), mib/12), 0o600))
+	w.refused(w.a, name, api.MigrateRequest{}, "backing-format-unknown:vda", "media-missing:sda")
+	w.copied(w.a, disc, w.b, disc)
 	w.refused(w.a, name, api.MigrateRequest{}, "backing-format-unknown:vda")
 	w.must(w.lab.Guest(name).WaitMore(w.ctx, w.a.Host, "vda", 3))
 	if _, err := w.lab.Guest(name).Verify(w.ctx, w.a.Host); err != nil {

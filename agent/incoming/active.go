@@ -1,0 +1,96 @@
+package incoming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
+)
+
+// activeLayers are the files that the instances of this host write to, or will
+// once they start, each with the instance's name. Such a file may have the
+// bytes of a backing layer just now, a fresh full clone of the same template
+// for instance, and is none: the next write to it corrupts whatever was linked
+// to it.
+type activeLayers map[fileID]string
+
+// fileID names a file whatever path leads to it.
+type fileID struct{ dev, ino uint64 }
+
+func (a activeLayers) by(path string) string {
+	if id, ok := idOf(path); ok {
+		return a[id]
+	}
+	return ""
+}
+
+func idOf(path string) (fileID, bool) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileID{}, false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fileID{}, false
+	}
+	return fileID{uint64(st.Dev), st.Ino}, true
+}
+
+// activeLayers reads the running and the next definition of these instances, all
+// of the host. One that is just arriving is known by its reservation.
+func (s *Service) activeLayers(ctx context.Context, domains []hypervisor.Domain) (activeLayers, error) {
+	out := activeLayers{}
+	for _, d := range domains {
+		if d.Incoming {
+			continue
+		}
+		if err := s.addActive(ctx, d, out); err != nil {
+			return nil, api.NewProblem("libvirt-failed", "looking at the disks of %q: %w", d.Name, err)
+		}
+	}
+	for _, e := range s.all() {
+		res := e.snapshot()
+		if res.State == committed {
+			continue // among the instances, where it is still here
+		}
+		for _, p := range res.Places {
+			if id, ok := idOf(p.Path); ok {
+				out[id] = fmt.Sprintf("instance %q, which is arriving,", res.Request.Name)
+			}
+		}
+	}
+	return out, nil
+}
+
+func (s *Service) addActive(ctx context.Context, d hypervisor.Domain, out activeLayers) error {
+	for _, inactive := range []bool{false, true} {
+		if inactive && !d.Persistent {
+			continue
+		}
+		xml, err := s.Hypervisor.XML(ctx, d.Name, inactive)
+		if errors.Is(err, hypervisor.ErrNoDomain) {
+			return nil // gone since the list was made
+		}
+		if err != nil {
+			return err
+		}
+		parsed, err := domainxml.Parse(xml)
+		if err != nil {
+			return fmt.Errorf("reading its XML: %w", err)
+		}
+		for _, x := range parsed.Disks {
+			if x.ReadOnly || x.Source == "" || x.Device == "cdrom" || x.Device == "floppy" {
+				continue
+			}
+			if id, ok := idOf(x.Source); ok {
+				out[id] = fmt.Sprintf("instance %q", d.Name)
+			}
+		}
+	}
+	return nil
+}

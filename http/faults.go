@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/url"
@@ -175,7 +176,7 @@ func (f *faults) portal(field, v string) {
 	host := v
 	if h, port, err := net.SplitHostPort(v); err == nil {
 		host = h
-		if n, err := net.LookupPort("tcp", port); err != nil || n == 0 {
+		if n, err := net.DefaultResolver.LookupPort(context.Background(), "tcp", port); err != nil || n == 0 {
 			f.add(field, "has the port %q", port)
 		}
 	}

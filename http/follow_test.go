@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -147,7 +148,7 @@ func TestEventStreamOnTheWire(t *testing.T) {
 	a.options.Heartbeat = time.Millisecond
 	var after atomic.Uint64
 	events := []api.Event{{ID: 8, Kind: "template", At: aTime, Detail: "line\nbreak"}, {Kind: "host", At: aTime}}
-	a.operations.EventsFn = func(ctx context.Context, id uint64) (<-chan api.Event, error) {
+	a.operations.EventsFn = func(_ context.Context, id uint64) (<-chan api.Event, error) {
 		after.Store(id)
 		ch := make(chan api.Event, len(events))
 		for _, e := range events {
@@ -171,6 +172,7 @@ func TestEventStreamOnTheWire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { _ = resp.Body.Close() }()
 	if resp.Header.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("sent as %q", resp.Header.Get("Content-Type"))
 	}
@@ -364,6 +366,7 @@ func TestShutdownLetsRequestsFinish(t *testing.T) {
 	go func() {
 		// The socket is gone once the shutdown has begun.
 		for c.Live(t.Context()) == nil {
+			runtime.Gosched()
 		}
 		close(leave)
 	}()

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -66,7 +67,7 @@ func (s *Server) Listen(l Listeners) (err error) {
 		s.listeners = append(s.listeners, tcp)
 	}
 	if l.Probes != "" {
-		tcp, err := net.Listen("tcp", l.Probes)
+		tcp, err := new(net.ListenConfig).Listen(context.Background(), "tcp", l.Probes)
 		if err != nil {
 			return fmt.Errorf("listen for metrics on %q: %w", l.Probes, err)
 		}

@@ -17,7 +17,7 @@ var startEventLoop = sync.OnceValue(func() error {
 	go func() {
 		for {
 			if err := libvirt.EventRunDefaultImpl(); err != nil {
-				slog.Error("libvirt event loop", "err", err)
+				slog.Error("libvirt event loop", "err", err) //nolint:sloglint // the loop is the process's, and no client's
 				return
 			}
 		}

@@ -97,7 +97,7 @@ func TestErrorWords(t *testing.T) {
 	if !errors.Is(err, ErrNoDomain) || !errors.Is(err, libvirt.ERR_NO_DOMAIN) {
 		t.Error("lost what it is")
 	}
-	if wrap("start", "vm", err) != err {
+	if wrap("start", "vm", err) != err { //nolint:errorlint // the very same
 		t.Error("said twice")
 	}
 	broken := wrap("start", "vm", brokenError{libvirt.Error{Code: libvirt.ERR_INTERNAL_ERROR, Message: "client socket is closed"}})

@@ -22,7 +22,7 @@ func runStopper(t *testing.T, returnsAt string, result error, failing map[string
 				if name == returnsAt {
 					done <- result
 				}
-				if failing[name] == context.DeadlineExceeded {
+				if errors.Is(failing[name], context.DeadlineExceeded) {
 					<-ctx.Done() // a monitor that does not answer
 					return ctx.Err()
 				}

@@ -27,7 +27,7 @@ func TestCrossCheck(t *testing.T) {
 			must(w.t, os.Symlink(active, w.path("link")))
 			w.disk("file", w.path("link"), "qcow2", base)
 		}, ""},
-		{"QEMU has another base open", func(w *world, active, base string) {
+		{"QEMU has another base open", func(w *world, active, _ string) {
 			other := w.qcow2("other.qcow2", "")
 			w.disk("file", active, "qcow2")
 			w.open(layer(active), layer(other))
@@ -47,18 +47,18 @@ func TestCrossCheck(t *testing.T) {
 			small.VirtualSize = mib
 			w.open(layer(active), small)
 		}, "QEMU has 1048576 bytes, the header says 4194304"},
-		{"libvirt names another file", func(w *world, active, base string) {
+		{"libvirt names another file", func(w *world, _, base string) {
 			twin := w.qcow2("twin.qcow2", base)
 			w.disk("file", twin, "qcow2", base)
 		}, ""}, // two: checked below
-		{"libvirt names another base", func(w *world, active, base string) {
+		{"libvirt names another base", func(w *world, active, _ string) {
 			w.disk("file", active, "qcow2", w.path("other.qcow2"))
 		}, "backing layer 1: libvirt names"},
 		{"libvirt names more layers", func(w *world, active, base string) {
 			w.disk("file", active, "qcow2", base, w.path("deeper.qcow2"))
 		}, "libvirt names 2 backing layers, QEMU has 1 open"},
-		{"QEMU has the drive empty", func(w *world, active, base string) { w.open() }, "QEMU has the drive empty"},
-		{"QEMU knows no such drive", func(w *world, active, base string) { w.libvirt.nodes = nil }, "QEMU has the drive empty"},
+		{"QEMU has the drive empty", func(w *world, _, _ string) { w.open() }, "QEMU has the drive empty"},
+		{"QEMU knows no such drive", func(w *world, _, _ string) { w.libvirt.nodes = nil }, "QEMU has the drive empty"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -34,7 +34,7 @@ func TestOrigin(t *testing.T) {
 			w.reg.byPath[base], w.reg.direct["other"] = "other", true
 			rec(api.RecordDisk{Template: "t"})(w, base)
 		}, "other", true},
-		{"the record of another instance that had the name", func(w *world, base string) {
+		{"the record of another instance that had the name", func(w *world, _ string) {
 			must(w.t, w.service.Records.Write(api.Record{Project: api.DefaultProject, Name: "vm", UUID: "other",
 				Disks: []api.RecordDisk{{Target: "vda", Template: "t", DirectDownload: true}}}))
 		}, "", false},

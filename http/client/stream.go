@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -40,7 +41,7 @@ func (w *watched) Read(p []byte) (int, error) {
 	w.timer.Reset(w.limit)
 	n, err := w.ReadCloser.Read(p)
 	w.timer.Stop()
-	if err == nil || err == io.EOF { //nolint:errorlint // io.Reader gives io.EOF itself
+	if err == nil || errors.Is(err, io.EOF) {
 		return n, err
 	}
 	return n, w.lost(err)

@@ -100,7 +100,7 @@ var domainTemplate = template.Must(template.New("domain").Funcs(template.FuncMap
 
 func escape(text string) string {
 	var out strings.Builder
-	xml.EscapeText(&out, []byte(text)) // a strings.Builder does not fail
+	_ = xml.EscapeText(&out, []byte(text)) // a strings.Builder does not fail
 	return out.String()
 }
 

@@ -179,6 +179,5 @@ func (g *Guest) ask(ctx context.Context, h *Host, line string, answered func(Con
 		sent <- err
 	}()
 	err = g.wait(ctx, h, fmt.Sprintf("the answer to %q", line), answered)
-	release.Close()
-	return errors.Join(err, <-sent)
+	return errors.Join(err, release.Close(), <-sent)
 }

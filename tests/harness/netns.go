@@ -30,7 +30,7 @@ func inNetwork[T any](h *Host, open func() (T, error)) (result T, err error) {
 	if err != nil {
 		return result, fmt.Errorf("network namespace %s: %w", path, err)
 	}
-	defer target.Close()
+	defer func() { _ = target.Close() }() // it was only read
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -20,7 +20,7 @@ func (c console) line(format string, args ...any) {
 // drain waits until the last byte has left the port (tcdrain).
 func (c console) drain() {
 	const tcsbrk = 0x5409
-	syscall.Syscall(syscall.SYS_IOCTL, c.file.Fd(), tcsbrk, 1)
+	_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, c.file.Fd(), tcsbrk, 1)
 }
 
 func readLines(file *os.File) <-chan string {

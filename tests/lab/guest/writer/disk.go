@@ -69,8 +69,8 @@ func newDisk(s storage, name string, size int64) (*disk, error) {
 }
 
 func (d *disk) close() {
-	d.Close()
-	syscall.Munmap(d.buf)
+	_ = d.Close() // every block was synced by itself
+	_ = syscall.Munmap(d.buf)
 }
 
 func (d *disk) findTemplate() error {
@@ -104,7 +104,7 @@ func (d *disk) findLast() error {
 		}
 		return nil
 	})
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	return bad

@@ -45,8 +45,7 @@ func (d *dirtier) run() {
 	var memory []byte
 	for n := byte(1); ; n++ {
 		if want := int(d.mib.Load()) * mebibyte; want != len(memory) {
-			memory = nil
-			debug.FreeOSMemory()
+			debug.FreeOSMemory() // the old memory is garbage from here on
 			memory = make([]byte, want)
 		}
 		for i := 0; i < len(memory); i += page {

@@ -31,7 +31,7 @@ func (g *guest) add(name string) {
 	}
 	d, err := newDisk(device, name, size)
 	if err != nil {
-		device.Close()
+		_ = device.Close()
 		g.out.line("IOERR %s open: %v", name, err)
 		return
 	}

@@ -77,12 +77,12 @@ func TestVerifyNotices(t *testing.T) {
 	}{
 		"lost write":  {func(t *testing.T, d *disk) { put(t, d, 32, block.Block{Kind: block.Data, Seq: 0, Name: "vda"}) }, "BAD seq=32 holds WHERRYD1 0"},
 		"other disk":  {func(t *testing.T, d *disk) { put(t, d, 33, block.Block{Kind: block.Data, Seq: 33, Name: "vdb"}) }, "BAD seq=33 holds"},
-		"hole":        {func(t *testing.T, d *disk) { d.WriteAt(make([]byte, block.Size), 40*block.Size) }, "BAD seq=8 empty block"},
-		"flipped bit": {func(t *testing.T, d *disk) { d.WriteAt([]byte{0xff}, 41*block.Size+99) }, "BAD seq=9 corrupt block"},
+		"hole":        {func(t *testing.T, d *disk) { harm(t, d, make([]byte, block.Size), 40*block.Size) }, "BAD seq=8 empty block"},
+		"flipped bit": {func(t *testing.T, d *disk) { harm(t, d, []byte{0xff}, 41*block.Size+99) }, "BAD seq=9 corrupt block"},
 		"other template": {func(t *testing.T, d *disk) {
 			put(t, d, 1, block.Block{Kind: block.Template, Seq: 1, Total: 2, Name: "r", Mark: "2"})
 		}, "BAD template=1 holds"},
-		"lost template":   {func(t *testing.T, d *disk) { d.WriteAt(make([]byte, 2*block.Size), 0) }, "BAD template=0 empty block"},
+		"lost template":   {func(t *testing.T, d *disk) { harm(t, d, make([]byte, 2*block.Size), 0) }, "BAD template=0 empty block"},
 		"nothing happens": {func(*testing.T, *disk) {}, "ok blocks=32 last=33 template=2 label=r seed=1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,9 +101,9 @@ func TestVerifyNotices(t *testing.T) {
 func TestWritableDisks(t *testing.T) {
 	folder := t.TempDir()
 	for name, attributes := range map[string][2]string{"vda": {"0", "100"}, "vdb": {"1", "100"}, "sda": {"0", "0"}, "sr0": {"0", "9"}} {
-		os.Mkdir(filepath.Join(folder, name), 0o755)
-		os.WriteFile(filepath.Join(folder, name, "ro"), []byte(attributes[0]+"\n"), 0o644)
-		os.WriteFile(filepath.Join(folder, name, "size"), []byte(attributes[1]+"\n"), 0o644)
+		must(t, os.Mkdir(filepath.Join(folder, name), 0o755))
+		must(t, os.WriteFile(filepath.Join(folder, name, "ro"), []byte(attributes[0]+"\n"), 0o644))
+		must(t, os.WriteFile(filepath.Join(folder, name, "size"), []byte(attributes[1]+"\n"), 0o644))
 	}
 	if got := writableDisks(folder); len(got) != 1 || !got["vda"] {
 		t.Errorf("got %v, want vda alone", got)
@@ -124,11 +124,25 @@ func TestParseOptions(t *testing.T) {
 
 func TestAvailableMiB(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meminfo")
-	os.WriteFile(path, []byte("MemTotal:   90000 kB\nMemFree:    50000 kB\nMemAvailable:   40960 kB\n"), 0o644)
+	must(t, os.WriteFile(path, []byte("MemTotal:   90000 kB\nMemFree:    50000 kB\nMemAvailable:   40960 kB\n"), 0o644))
 	if got := availableMiB(path); got != 40 {
 		t.Errorf("got %d, want 40", got)
 	}
 	if got := availableMiB(path + ".none"); got != 0 {
 		t.Errorf("without the file: got %d, want 0", got)
 	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// harm writes over what the disk holds.
+func harm(t *testing.T, d *disk, b []byte, at int64) {
+	t.Helper()
+	_, err := d.WriteAt(b, at)
+	must(t, err)
 }

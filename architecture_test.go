@@ -1,0 +1,109 @@
+package main_test
+
+import (
+	"encoding/json"
+	"errors"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/wherry-kvm/wherry"
+
+type pkg struct {
+	ImportPath, Name, Dir string
+	Standard              bool
+	GoFiles, CgoFiles     []string
+	Deps                  []string
+}
+
+// list asks the go command about packages.
+func list(t *testing.T, args ...string) (out []pkg) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-tags", "lab", "-json=ImportPath,Name,Dir,Standard,GoFiles,CgoFiles,Deps"}, args...)...)
+	b, err := cmd.Output()
+	if err != nil {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			err = errors.New(string(exit.Stderr))
+		}
+		t.Fatalf("go list %v: %v", args, err)
+	}
+	for d := json.NewDecoder(strings.NewReader(string(b))); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return out
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, p)
+	}
+}
+
+func within(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
+
+// Dependencies point one way: the leaves know neither the agent nor the wire
+// nor each other, by whatever detour. (The linter sees direct imports only.)
+func TestLeavesImportNoAgent(t *testing.T) {
+	leaves := []string{module + "/hypervisor", module + "/volume", module + "/template"}
+	seen := map[string]bool{}
+	for _, p := range list(t, "./hypervisor/...", "./volume/...", "./template/...") {
+		i := slices.IndexFunc(leaves, func(l string) bool { return within(p.ImportPath, l) })
+		seen[leaves[i]] = true
+		for _, d := range p.Deps {
+			other := slices.ContainsFunc(leaves, func(l string) bool { return l != leaves[i] && within(d, l) })
+			if other || within(d, module+"/agent") || within(d, module+"/http") {
+				t.Errorf("%s stands on %s", p.ImportPath, d)
+			}
+		}
+	}
+	if len(seen) != len(leaves) {
+		t.Errorf("looked at %v; want all of %v", seen, leaves)
+	}
+}
+
+// The types of the wire may be used by everybody, so they stand on nothing.
+func TestWireTypesStandOnTheStandardLibrary(t *testing.T) {
+	types := list(t, "./http/api")
+	if len(types) != 1 {
+		t.Fatalf("packages %v", types)
+	}
+	for _, p := range list(t, "-deps", "./http/api") {
+		if !p.Standard && p.ImportPath != module+"/http/api" {
+			t.Errorf("http/api stands on %s", p.ImportPath)
+		}
+	}
+}
+
+// One doc comment for each package: two are shown joined, in the order of the
+// files' names, and none is none.
+func TestPackagesHaveOneDocComment(t *testing.T) {
+	packages := list(t, "./...")
+	if len(packages) < 20 {
+		t.Fatalf("%d packages", len(packages))
+	}
+	for _, p := range packages {
+		var docs []string
+		files := slices.Concat(p.GoFiles, p.CgoFiles)
+		for _, name := range files {
+			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Doc == nil {
+				continue
+			}
+			docs = append(docs, name)
+			if text := f.Doc.Text(); p.Name != "main" && !strings.HasPrefix(text, "Package "+p.Name+" ") {
+				t.Errorf("%s: the doc comment in %s begins with %.30q", p.ImportPath, name, text)
+			}
+		}
+		if len(docs) != 1 && len(files) > 0 {
+			t.Errorf("%s has %d doc comments: %v", p.ImportPath, len(docs), docs)
+		}
+	}
+}

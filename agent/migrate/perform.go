@@ -30,8 +30,12 @@ func (m *migration) perform(ctx context.Context) error {
 	}
 	// A lease that ran out in the meantime took the volumes with it. From here
 	// on it is renewed all the time.
-	if _, err := m.peer.Renew(ctx, m.op.ID()); err != nil {
+	in, err := m.peer.Renew(ctx, m.op.ID())
+	if err != nil {
 		return peerProblem(err, m.state.Request.Destination)
+	}
+	if err := m.reserved(in); err != nil {
+		return err
 	}
 	m.state.Performing = true
 	if err := m.save(); err != nil {
@@ -150,12 +154,15 @@ func (m *migration) params(ctx context.Context) (hypervisor.MigrateParams, error
 	if err != nil {
 		return p, inspect.Problem(m.ref, err)
 	}
-	if p.DestXML, err = domainxml.Rewrite(live, options); err != nil {
-		return p, api.NewProblem("internal", "rewriting the XML: %w", err)
-	}
 	d, err := m.Hypervisor.Domain(ctx, m.ref.Name)
 	if err != nil {
 		return p, inspect.Problem(m.ref, err)
+	}
+	if err := m.unchanged(d, live); err != nil {
+		return p, err
+	}
+	if p.DestXML, err = domainxml.Rewrite(live, options); err != nil {
+		return p, api.NewProblem("internal", "rewriting the XML: %w", err)
 	}
 	if !d.Persistent {
 		return p, nil
@@ -229,8 +236,13 @@ func (m *migration) sourceSide(ctx context.Context) Side {
 	}
 	s := Side{State: string(d.State), Reason: d.Reason}
 	if d.Active() {
-		if job, err := m.Mover.Job(ctx, m.ref.Name); err == nil {
+		job, err := m.Mover.Job(ctx, m.ref.Name)
+		switch {
+		case err == nil:
 			s.Job = job.Kind == hypervisor.JobOutgoing && job.Phase != hypervisor.PhaseDone
+		case !errors.Is(err, hypervisor.ErrNoDomain) && !errors.Is(err, hypervisor.ErrInvalidState):
+			// It may be moving all the same.
+			return Side{State: "unknown"}
 		}
 	}
 	return s

@@ -89,7 +89,7 @@ func TestTransientInstance(t *testing.T) {
 // its next start: nothing moves.
 func TestDefinitionOfOtherDisks(t *testing.T) {
 	w := newWorld(t)
-	w.libvirt.xml["vm"] = domainXML("vm", fileDisk("vda", "/other"))
+	w.libvirt.next = map[string]string{"vm": domainXML("vm", fileDisk("vda", "/other"))}
 	w.fails(api.MigrateRequest{}, api.StatusFailed, "internal", "perform")
 	if len(w.mover.params) != 0 {
 		t.Error("it was moved")

@@ -56,7 +56,7 @@ func (m *migration) resume(ctx context.Context) (any, error) {
 		if err := m.awaitLibvirt(ctx); err != nil {
 			return nil, err
 		}
-		if err := m.step(ctx, phasePerform, m.adopt); err != nil {
+		if err := m.step(ctx, phasePerform, m.adopt); err != nil && !m.state.Moved {
 			return nil, err
 		}
 	}

@@ -57,8 +57,12 @@ func (m *migration) carryOut(ctx context.Context) (any, error) {
 		{phasePrepare, "the instance runs on at the source; put the destination's storage right and ask again", m.prepare},
 		{phasePerform, "the instance runs on at the source, untouched", m.perform},
 	} {
-		if err := m.step(ctx, p.name, p.do); err != nil {
+		err := m.step(ctx, p.name, p.do)
+		if err != nil && !m.state.Moved {
 			return nil, hinted(err, p.hint)
+		}
+		if err != nil { // it has moved, and only the journal failed
+			m.Log.Error("journalling a migration", "operation", m.op.ID(), "error", err)
 		}
 	}
 	return m.finish(ctx)
@@ -79,13 +83,34 @@ func (m *migration) finish(ctx context.Context) (any, error) {
 	m.op.DropUndo()
 	ctx, stop := detach(ctx)
 	defer stop()
-	if err := m.step(ctx, phaseCommit, m.commit); err != nil {
+	if err := m.onward(ctx, phaseCommit, m.commit); err != nil {
 		return nil, err
 	}
-	if err := m.step(ctx, phaseClean, m.clean); err != nil {
+	if err := m.onward(ctx, phaseClean, m.clean); err != nil {
 		return nil, err
 	}
 	return m.result(), nil
+}
+
+// onward is a step that a journal which takes nothing, on a full disk for
+// instance, must not keep from being done: the instance has moved. Whoever
+// recovers it does it again, which is no harm.
+func (m *migration) onward(ctx context.Context, name string, do func(context.Context) error) error {
+	ran, done := false, false
+	err := m.step(ctx, name, func(ctx context.Context) error {
+		ran = true
+		err := do(ctx)
+		done = err == nil
+		return err
+	})
+	if err == nil || ran && !done || ctx.Err() != nil {
+		return err
+	}
+	m.Log.Error("journalling a migration", "operation", m.op.ID(), "phase", name, "error", err)
+	if !ran {
+		return do(ctx)
+	}
+	return nil
 }
 
 // detach gives a context that ends with the agent but not with a cancel.
@@ -241,6 +266,9 @@ func (m *migration) prepare(ctx context.Context) error {
 		if in, err = m.peer.Renew(ctx, m.op.ID()); err != nil {
 			return peerProblem(err, m.state.Request.Destination)
 		}
+	}
+	if err := m.reserved(in); err != nil {
+		return err
 	}
 	m.state.Incoming = in
 	return nil

@@ -46,6 +46,7 @@ type libvirt struct {
 	mu        sync.Mutex
 	domains   map[string]hypervisor.Domain
 	xml       map[string]string
+	next      map[string]string // of the next start, where it differs
 	refreshed []string
 }
 
@@ -80,9 +81,12 @@ func (l *libvirt) Domains(context.Context) (out []hypervisor.Domain, err error) 
 	return out, nil
 }
 
-func (l *libvirt) XML(_ context.Context, name string, _ bool) (string, error) {
+func (l *libvirt) XML(_ context.Context, name string, inactive bool) (string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if x, ok := l.next[name]; ok && inactive {
+		return x, nil
+	}
 	if x, ok := l.xml[name]; ok {
 		return x, nil
 	}
@@ -121,6 +125,7 @@ func fileDisk(target, path string, below ...string) string {
 type mover struct {
 	migrate func(ctx context.Context, p hypervisor.MigrateParams) error
 	job     func() hypervisor.Job
+	jobErr  func() error
 	mu      sync.Mutex
 	params  []hypervisor.MigrateParams
 	stopped int
@@ -135,6 +140,11 @@ func (m *mover) Migrate(ctx context.Context, _ string, p hypervisor.MigrateParam
 }
 
 func (m *mover) Job(context.Context, string) (hypervisor.Job, error) {
+	if m.jobErr != nil {
+		if err := m.jobErr(); err != nil {
+			return hypervisor.Job{}, err
+		}
+	}
 	if m.job == nil {
 		return hypervisor.Job{Kind: hypervisor.JobNone}, nil
 	}

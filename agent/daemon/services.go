@@ -60,7 +60,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease})
 	s.incoming, err = incoming.New(ctx, incoming.Options{Hypervisor: d.hv, Host: s.host, Templates: s.templates, Targets: s.targets,
 		Store: d.store, Records: d.records, Digester: d.digester, Runner: d.runner, Log: d.log.With("part", "incoming"), Now: now,
-		LibvirtURI: c.Migration.LibvirtURI, Address: c.Migration.Address, Graphics: c.Migration.Address, Lease: c.Migration.Lease})
+		Busy: d.ops.Holder, LibvirtURI: c.Migration.LibvirtURI, Address: c.Migration.Address, Graphics: c.Migration.Address, Lease: c.Migration.Lease})
 	return s, err
 }
 

@@ -129,11 +129,17 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	if err != nil {
 		return nil
 	}
+	return s.remove(ctx, e, func(reservation) bool { return true })
+}
+
+// remove takes a reservation back if that is still wanted when its turn comes:
+// the lease may have been renewed since somebody saw that it was over.
+func (s *Service) remove(ctx context.Context, e *entry, wanted func(reservation) bool) error {
+	id := e.id
 	e.end.Lock()
 	defer e.end.Unlock()
-	res := e.snapshot()
-	if res.State == committed {
-		return api.NewProblem("conflict", "%q has been committed here: it belongs to this host now", res.Request.Name)
+	if !wanted(e.snapshot()) {
+		return nil
 	}
 	e.cancel()
 	select {
@@ -141,8 +147,17 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	res, closed, err := s.shut(e, wanted)
+	switch {
+	case err != nil:
+		return api.NewProblem("internal", "%w", err)
+	case res.State == committed:
+		return api.NewProblem("conflict", "%q has been committed here: it belongs to this host now", res.Request.Name)
+	case !closed:
+		return nil
+	}
 	if err := s.waitGone(ctx, res.Request); err != nil {
-		return err
+		return errors.Join(err, s.update(e, func(r *reservation) { r.State, r.Error = res.State, res.Error }))
 	}
 	var errs []error
 	if err := s.removeVolumes(e); err != nil {
@@ -167,6 +182,23 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 		}
 	}
 	return nil
+}
+
+// shut closes a reservation to its source before anything of it goes: whoever
+// renews from now on is told, and moves nothing onto volumes that are about to
+// be deleted. It gives the reservation as it was.
+func (s *Service) shut(e *entry, wanted func(reservation) bool) (was reservation, closed bool, err error) {
+	err = s.update(e, func(r *reservation) {
+		was, closed = *r, false
+		if r.State == committed || !wanted(*r) {
+			return
+		}
+		closed = true
+		if r.State == ready {
+			r.State, r.Error = failed, api.NewProblem("conflict", "the destination is taking back what it had prepared for %q", r.Request.Name)
+		}
+	})
+	return was, closed, err
 }
 
 func poolsOf(r api.IncomingRequest) []string {

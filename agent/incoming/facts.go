@@ -29,6 +29,9 @@ func (s *Service) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, err
 	if by := s.holder(r.Project, r.Name); by != "" && f.NameTaken == "" {
 		f.NameTaken = fmt.Sprintf("the destination is already receiving %q in operation %s", r.Name, by)
 	}
+	if by := s.busy(r.Project, r.Name); by != "" && f.NameTaken == "" {
+		f.NameTaken = fmt.Sprintf("operation %s of the destination still works on its own %q", by, r.Name)
+	}
 	f.CPU = s.cpu(ctx, r.DomainXML)
 	for _, m := range r.Media {
 		info, err := os.Stat(m)

@@ -57,7 +57,8 @@ func (s *Service) expire(ctx context.Context, e *entry) {
 		}
 	case "":
 		log.Warn("lease over and the instance is not here: removing what was made for it")
-		if err := s.Remove(ctx, e.id); err != nil {
+		over := func(r reservation) bool { return !s.Now().Before(r.Lease) }
+		if err := s.remove(ctx, e, over); err != nil {
 			log.Error("removing an abandoned reservation", "error", err)
 		}
 	default:

@@ -54,6 +54,9 @@ func (s *Service) admit(ctx context.Context, r api.IncomingRequest) (*entry, boo
 	if taken := nameTaken(domains, r.Name, r.UUID); taken != "" {
 		return nil, false, api.NewProblem("conflict", "%s", taken)
 	}
+	if by := s.busy(r.Project, r.Name); by != "" {
+		return nil, false, api.NewProblem("busy", "operation %s of the destination still works on its own %q", by, r.Name).WithOperation(by)
+	}
 	e := &entry{id: r.Operation, created: make(chan struct{}), done: make(chan struct{})}
 	e.res = reservation{Request: r, State: preparing}
 	s.mu.Lock()
@@ -78,6 +81,13 @@ func (s *Service) admit(ctx context.Context, r api.IncomingRequest) (*entry, boo
 		return nil, false, api.NewProblem("internal", "%w", err)
 	}
 	return e, true, nil
+}
+
+func (s *Service) busy(project, name string) string {
+	if s.Busy == nil {
+		return ""
+	}
+	return s.Busy(api.Ref{Project: project, Name: name})
 }
 
 func (s *Service) forget(id string) {

@@ -70,6 +70,10 @@ type Options struct {
 	Records    record.Dir
 	Digester   *volume.Digester
 	Runner     volume.Runner
+	// Busy gives the operation of this host that holds an instance, or "". One
+	// that has left may not come back before its last operation has cleaned up:
+	// that would take the record and the targets of the one that has returned.
+	Busy       func(ref api.Ref) string
 	Log        *slog.Logger
 	Now        func() time.Time
 	LibvirtURI string        // where the source's libvirt reaches this one

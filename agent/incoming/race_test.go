@@ -1,0 +1,87 @@
+package incoming_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+// The source is heard again just when its lease is found to be over: it goes on
+// to move the instance, onto volumes that must still be there.
+func TestLeaseIsRenewedWhileItRunsOut(t *testing.T) {
+	w := newWorld(t)
+	w.ready(w.request())
+	w.pass(lease + time.Second)
+	w.libvirt.looks = 0
+	w.libvirt.onDomain = func(n int) {
+		if n == 1 { // the sweep looks where the instance is
+			_, err := w.Renew(t.Context(), opID)
+			must(t, err)
+		}
+	}
+	w.Sweep(t.Context())
+	in, err := w.Renew(t.Context(), opID)
+	if err != nil || in.State != "ready" {
+		t.Errorf("reservation %+v, %v; want it kept", in, err)
+	}
+	w.wantFiles("vm.qcow2")
+}
+
+// Whoever renews while it is taken back is told, and moves nothing.
+func TestRenewWhileTakenBack(t *testing.T) {
+	w := newWorld(t)
+	w.ready(w.request())
+	w.libvirt.looks = 0
+	state := ""
+	w.libvirt.onDomain = func(n int) {
+		if n == 1 {
+			in, err := w.Renew(t.Context(), opID)
+			must(t, err)
+			state = in.State
+		}
+	}
+	must(t, w.Remove(t.Context(), opID))
+	if state != "failed" {
+		t.Errorf("a reservation that is being taken back was %q", state)
+	}
+	w.wantFiles()
+}
+
+// One that cannot be taken back is as good as before.
+func TestRefusedRemoveChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.ready(w.request())
+	w.arrive(hypervisor.Domain{State: hypervisor.Running})
+	wantProblem(t, w.Remove(t.Context(), opID), "conflict")
+	if in, err := w.Get(t.Context(), opID); err != nil || in.State != "ready" || in.Error != nil {
+		t.Errorf("reservation %+v, %v", in, err)
+	}
+}
+
+// An instance that has just left may not come back while its last operation
+// here is still cleaning up.
+func TestReserveWhileThisHostWorksOnIt(t *testing.T) {
+	w := newWorld(t)
+	holder := "01OLD"
+	w.options.Busy = func(ref api.Ref) string {
+		if ref.Name != "vm" {
+			t.Errorf("asked for %q", ref)
+		}
+		return holder
+	}
+	w.start()
+	r := w.request()
+	_, err := w.Reserve(t.Context(), r)
+	if p := wantProblem(t, err, "busy", "01OLD"); p.Operation != "01OLD" {
+		t.Errorf("operation %q", p.Operation)
+	}
+	f, err := w.Facts(t.Context(), api.FactsRequest{Project: r.Project, Name: r.Name, UUID: r.UUID})
+	if err != nil || f.NameTaken == "" {
+		t.Errorf("facts %+v, %v; want it said before anything is prepared", f, err)
+	}
+	w.wantFiles()
+	holder = ""
+	w.ready(r)
+}

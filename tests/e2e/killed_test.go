@@ -138,7 +138,7 @@ func TestSourceAgentKilledBeforeAnythingMoves(t *testing.T) {
 	name := w.unique("vm")
 	w.heavy(w.a, name, mib)
 	ready := make(chan struct{}, 100)
-	url := w.proxy(w.b, func(rw http.ResponseWriter, r *http.Request) bool {
+	url := w.proxy(w.b, func(_ http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, "/renew") {
 			return false
 		}

@@ -61,7 +61,7 @@ func TestDiskInASharedFolderIsNotCopied(t *testing.T) {
 	w.mounted(w.a, "/srv/private", harness.SharedPath)
 	w.exec(w.a, "virsh", "pool-define-as", "elsewhere", "dir", "--target", elsewhere)
 	w.cleanup("undefining the pool", func(ctx context.Context) error {
-		w.a.Virsh(ctx, "pool-destroy", "elsewhere") // not active is as good
+		_, _ = w.a.Virsh(ctx, "pool-destroy", "elsewhere") // not active is as good
 		_, err := w.a.Virsh(ctx, "pool-undefine", "elsewhere")
 		return err
 	})

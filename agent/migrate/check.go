@@ -27,7 +27,7 @@ func check(in Input, plan api.Plan, copied []Disk) ([]api.Check, []api.Reason) {
 	add("other-host", sameHost(in), fmt.Sprintf("destination is %s", cmp.Or(in.Destination.Host.Name, "another host")))
 	add("name-free", nameTaken(in), "name and UUID are free at the destination")
 	add("no-snapshots", snapshots(in), "no snapshots")
-	add("devices-migratable", devices(in), "every device can be moved")
+	add("devices-migratable", devices(in, copied), "every device can be moved")
 	add("chains-sound", chains(in, plan, copied), "QEMU, libvirt and the headers agree")
 	add("disks-known", unknownDisks(in), "every disk of the request exists")
 	add("media-present", media(in), "read-only media are present at the destination")
@@ -59,10 +59,18 @@ func snapshots(in Input) []api.Reason {
 		Detail: fmt.Sprintf("libvirt cannot move an instance with snapshots; it has %d: %s", len(in.Instance.Snapshots), strings.Join(in.Instance.Snapshots, ", "))}}
 }
 
-func devices(in Input) []api.Reason {
+// devices names what cannot be moved. A copy of a disk that others write to
+// would go its own way from then on.
+func devices(in Input, copied []Disk) []api.Reason {
 	var out []api.Reason
 	for _, b := range in.Instance.Blockers {
 		out = append(out, api.Reason{Code: "device-not-migratable", Detail: b})
+	}
+	for _, d := range copied {
+		if d.Shareable {
+			out = append(out, api.Reason{Code: "device-not-migratable", Disk: d.Target,
+				Detail: fmt.Sprintf("%s is shareable: others may write to it, and the copy would miss what they write", d.Path)})
+		}
 	}
 	return out
 }

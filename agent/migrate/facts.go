@@ -35,6 +35,8 @@ type Disk struct {
 	Endpoint *api.Target
 	// MediaDigest is the digest of a medium that is a file; "" where unknown.
 	MediaDigest string
+	// Shareable says that other instances may write to the disk too.
+	Shareable bool
 	// Issues are faults of the chain that forbid a migration.
 	Issues []api.Reason
 	// RefMissing says that the record names a template but the registry holds

@@ -108,6 +108,9 @@ func (m *migration) inspect(ctx context.Context) error {
 func (m *migration) disk(ctx context.Context, d inspect.Disk) (Disk, error) {
 	out := Disk{Disk: d.Disk, ClusterSize: d.ClusterSize, Compat: d.Compat, ExtendedL2: d.ExtendedL2,
 		Endpoint: d.Endpoint, Issues: d.Issues, RefMissing: m.Inspector.RefMissing(d, m.inst.Record), Stageable: map[string]string{}}
+	if x, ok := m.inst.Parsed.Disk(d.Target); ok {
+		out.Shareable = x.Shareable
+	}
 	for _, p := range m.host.Pools {
 		if p.Name == d.Pool && d.Pool != "" {
 			out.PoolIdentity = p.Identity

@@ -244,6 +244,11 @@ func (m *migration) prepare(ctx context.Context) error {
 		return err
 	}
 	m.op.Undo("take back what the destination prepared", m.unreserve)
+	if limit := m.state.Request.Timeout.Or(m.Timeout); limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, api.NewProblem("timeout", "the migration's timeout is over, and the destination is still preparing"))
+		defer cancel()
+	}
 	in, err := m.peer.Reserve(ctx, m.reservation())
 	if err != nil {
 		return peerProblem(err, m.state.Request.Destination)

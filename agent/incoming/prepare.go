@@ -130,7 +130,7 @@ func (s *Service) makeVolume(ctx context.Context, e *entry, d api.IncomingDisk) 
 		return place, err
 	}
 	if err := s.update(e, func(r *reservation) {
-		r.Volumes = append(slices.Clone(r.Volumes), madeVolume{Target: d.Target, Temp: temp, Names: finalNames(d.Place.Path, e.id)})
+		r.Volumes = append(slices.Clone(r.Volumes), madeVolume{Target: d.Target, Temp: temp, Names: finalNames(d.Place.Path, e.id, d.Target)})
 	}); err != nil {
 		return place, err
 	}
@@ -157,7 +157,7 @@ func (s *Service) makeVolume(ctx context.Context, e *entry, d api.IncomingDisk) 
 	if err := owned.Format(ctx, spec, s.Runner); err != nil {
 		return place, fmt.Errorf("making volume %s: %w", d.Place.Path, err)
 	}
-	final, err := takeName(temp, finalNames(d.Place.Path, e.id))
+	final, err := takeName(temp, finalNames(d.Place.Path, e.id, d.Target))
 	if err != nil {
 		return place, err
 	}
@@ -198,10 +198,12 @@ func takeName(temp string, names []string) (string, error) {
 	return "", fmt.Errorf("a file exists under each of %s", strings.Join(names, ", "))
 }
 
-// finalNames are the names that a volume may get, in order of preference.
-func finalNames(wanted, id string) []string {
+// finalNames are the names that a volume may get, in order of preference. Disks
+// from several folders may have one name, so the last one has the target in it.
+func finalNames(wanted, id, target string) []string {
 	ext := filepath.Ext(wanted)
-	return []string{wanted, strings.TrimSuffix(wanted, ext) + "-" + strings.ToLower(id[max(0, len(id)-8):]) + ext}
+	own := strings.TrimSuffix(wanted, ext) + "-" + strings.ToLower(id[max(0, len(id)-8):])
+	return []string{wanted, own + ext, own + "-" + target + ext}
 }
 
 func syncFolder(dir string) error {

@@ -85,3 +85,24 @@ func TestReserveWhileThisHostWorksOnIt(t *testing.T) {
 	holder = ""
 	w.ready(r)
 }
+
+// Three disks of three folders may have one name.
+func TestDisksOfOneName(t *testing.T) {
+	w := newWorld(t)
+	r := w.request()
+	for _, target := range []string{"vdb", "vdc"} {
+		d := r.Disks[0]
+		d.Target = target
+		r.Disks = append(r.Disks, d)
+	}
+	in := w.ready(r)
+	seen := map[string]bool{}
+	for _, d := range in.Disks {
+		seen[d.Path] = true
+	}
+	if len(seen) != 3 || len(w.files()) != 3 {
+		t.Errorf("disks %+v, files %v", in.Disks, w.files())
+	}
+	must(t, w.Remove(t.Context(), opID))
+	w.wantFiles()
+}

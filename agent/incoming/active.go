@@ -38,7 +38,7 @@ func idOf(path string) (fileID, bool) {
 	if !ok {
 		return fileID{}, false
 	}
-	return fileID{uint64(st.Dev), st.Ino}, true
+	return fileID{st.Dev, st.Ino}, true
 }
 
 // activeLayers reads the running and the next definition of these instances, all

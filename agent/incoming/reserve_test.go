@@ -93,7 +93,7 @@ func TestReserveIsRefused(t *testing.T) {
 			r.Disks[0].Seed = &api.Seed{From: "destination", Chain: []api.Layer{base}}
 			qcow2(w.t, base.Path, "", "2")
 		}, "chain-unsafe", "has changed since the plan"},
-		{"a seed of nothing", func(w *world, r *api.IncomingRequest) { r.Disks[0].Seed = &api.Seed{From: "destination"} }, "peer-failed", "no layers"},
+		{"a seed of nothing", func(_ *world, r *api.IncomingRequest) { r.Disks[0].Seed = &api.Seed{From: "destination"} }, "peer-failed", "no layers"},
 		{"no space", func(w *world, _ *api.IncomingRequest) {
 			w.runner.before = func(int) error { return &volume.CommandError{Name: "qemu-img create", Err: unix.ENOSPC} }
 		}, "no-space", "no space left"},

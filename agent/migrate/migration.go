@@ -24,7 +24,6 @@ type migration struct {
 	inst  inspect.Instance
 	in    Input
 	state state
-	watch *watcher
 }
 
 // state is what the journal keeps of a migration, enough to finish it or to

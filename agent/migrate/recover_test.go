@@ -48,7 +48,7 @@ func (w *world) moving(r api.MigrateRequest) (id string) {
 	w.t.Helper()
 	moving, release := make(chan struct{}), make(chan struct{})
 	good := w.mover.migrate
-	w.mover.migrate = func(ctx context.Context, p hypervisor.MigrateParams) error {
+	w.mover.migrate = func(ctx context.Context, _ hypervisor.MigrateParams) error {
 		close(moving)
 		select {
 		case <-release:

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -476,13 +475,6 @@ func (w *world) failed(op api.Operation, status, code, phase string) *api.Proble
 }
 
 func (w *world) exists(path string) bool { _, err := os.Lstat(path); return err == nil }
-
-func (w *world) phases(op api.Operation) (out []string) {
-	for _, s := range op.Steps {
-		out = append(out, s.Name+" "+s.Status)
-	}
-	return slices.Clip(out)
-}
 
 // onTarget is a request to move vda onto a LUN of the destination.
 func onTarget() api.MigrateRequest {

@@ -14,8 +14,8 @@ type FactsRequest struct {
 	Media     []string    `json:"media,omitempty"`
 	// MediaDigests are those of the media that are files, by path.
 	MediaDigests map[string]string `json:"media_digests,omitempty"`
-	Pools     []string    `json:"pools,omitempty"` // pools named by the request
-	Stage     bool        `json:"stage,omitempty"`
+	Pools        []string          `json:"pools,omitempty"` // pools named by the request
+	Stage        bool              `json:"stage,omitempty"`
 }
 
 // FactsDisk is a disk that may have to be copied: its chain with digests of
@@ -44,7 +44,7 @@ type Facts struct {
 	Address        string          `json:"address,omitempty"` // where migration streams go; "" = libvirt's choice
 	Pools          []Pool          `json:"pools"`
 	CPU            Check           `json:"cpu"`
-	NameTaken      string          `json:"name_taken,omitempty"` // who holds the name or UUID, in words
+	NameTaken      string          `json:"name_taken,omitempty"`    // who holds the name or UUID, in words
 	Media          map[string]bool `json:"media,omitempty"`         // by path: it is here
 	MediaDiffers   []string        `json:"media_differs,omitempty"` // here, with other bytes
 	Disks          []DiskFacts     `json:"disks"`

@@ -197,6 +197,26 @@ func TestCallerKilledWhileDisksMove(t *testing.T) {
 	w.moved(name, w.a, id)
 }
 
+// The source's libvirt dies while disks are copied, and takes the migration back
+// when it returns. The operation ends with the truth, and the next one succeeds.
+func TestSourceLibvirtKilledWhileDisksMove(t *testing.T) {
+	w := begin(t)
+	name := w.unique("vm")
+	w.heavy(w.a, name, 32*mib)
+	w.rate(w.a, slow)
+	id := w.begun(w.a, name, api.MigrateRequest{})
+	w.copying(w.a, id)
+	w.cleanup("starting libvirtd", func(ctx context.Context) error { return w.a.Libvirtd(ctx, "start") })
+	w.must(w.a.Libvirtd(w.ctx, "kill"))
+	w.must(w.a.Libvirtd(w.ctx, "start"))
+	w.failed(w.a, id, "migration-failed", "perform", "", "libvirt is not connected")
+	w.stayed(name, w.a, id)
+	w.must(w.a.Rate(w.ctx, "off"))
+	w.migrate(w.a, name, api.MigrateRequest{})
+	w.alive(name, w.b)
+	w.clean(name, w.a)
+}
+
 // Libvirt goes away and comes back. The agent says so meanwhile, and finds its
 // way by itself.
 func TestLibvirtRestartedUnderAnIdleAgent(t *testing.T) {

@@ -18,11 +18,20 @@ func (d *daemon) publishEvents(ctx context.Context) {
 	for e := range d.hv.Subscribe(ctx) {
 		switch e.Kind {
 		case "lifecycle":
-			d.ops.Publish(api.Event{Kind: "instance", At: e.At.UTC(), Project: d.project(e.Name), Instance: e.Name, Detail: e.Detail})
+			d.ops.Publish(api.Event{Kind: "instance", At: e.At.UTC(), Project: d.project(e.Name), Instance: e.Name, Detail: told(e)})
 		case "connection":
 			d.ops.Publish(api.Event{Kind: "host", At: e.At.UTC(), Detail: "libvirt: " + e.Detail})
 		}
 	}
+}
+
+// told is what happened and why. The reason alone would not do: "migrated" is
+// why an instance stopped on one host and why it started on the other.
+func told(e hypervisor.Event) string {
+	if e.Detail == "" {
+		return e.Action
+	}
+	return e.Action + ": " + e.Detail
 }
 
 func (d *daemon) project(name string) string {

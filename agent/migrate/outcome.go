@@ -27,6 +27,12 @@ const (
 	Undecided       Verdict = "undecided" // a person must look: nothing is destroyed
 )
 
+// What is said of an instance that goes on where it was.
+const (
+	runsAtSource      = "it runs at the source"
+	runsAtSourceAlone = "it runs at the source and no migration is under way; the destination does not answer"
+)
+
 // Settle says which host has the instance, with the reason. It never guesses:
 // what only time or a person can tell is Wait, and Undecided once patience is
 // over.
@@ -45,9 +51,9 @@ func Settle(src, dst Side, patient bool) (Verdict, string) {
 	case src.alive() && dst.alive():
 		return Undecided, "it runs on both hosts"
 	case src.alive() && dst.State == "unknown":
-		return KeepSource, "it runs at the source and no migration is under way; the destination does not answer"
+		return KeepSource, runsAtSourceAlone
 	case src.alive():
-		return KeepSource, "it runs at the source"
+		return KeepSource, runsAtSource
 	case dst.State == "unknown":
 		return later("the destination does not answer")
 	case dst.alive() && (src.gone() || src.State == "paused"):

@@ -83,7 +83,7 @@ func (m *migration) conclude(ctx context.Context, err error) error {
 		m.state.Warnings = append(m.state.Warnings, fmt.Sprintf("libvirt reported %v, but %s", err, why))
 		return nil
 	case verdict == KeepSource:
-		return m.moveProblem(err)
+		return m.moveProblem(err, why)
 	}
 	return m.needsDecision(why, err)
 }
@@ -94,10 +94,13 @@ func (m *migration) needsDecision(why string, err error) error {
 		WithHint("nothing was destroyed. Look at %q on both hosts with `virsh domstate --reason`, and destroy the copy that is not to go on", m.ref.Name)
 }
 
-// moveProblem says why libvirt did not move the instance. The instance runs on
-// at the source.
-func (m *migration) moveProblem(err error) error {
+// moveProblem says why libvirt did not move the instance, and where it is: it
+// may have shut down meanwhile.
+func (m *migration) moveProblem(err error, where string) error {
 	code, hint := "migration-failed", "the instance runs on at the source, untouched"
+	if where != runsAtSource && where != runsAtSourceAlone {
+		hint = "the source keeps the instance, untouched: " + where
+	}
 	switch {
 	case errors.Is(err, errStalled):
 		code = "stalled"

@@ -129,3 +129,16 @@ func TestJobUnknownIsNoVerdict(t *testing.T) {
 		t.Errorf("asked %d times: %+v", asked, p)
 	}
 }
+
+// A guest that shuts down while it is moved runs on nowhere, and nobody says so.
+func TestGuestShutsDownWhileItMoves(t *testing.T) {
+	w := newWorld(t)
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		w.libvirt.set(hypervisor.Domain{Name: "vm", UUID: w.instance.Domain.UUID, State: hypervisor.Shutoff, Persistent: true})
+		return errors.New("operation failed: domain is not running")
+	}
+	p := w.fails(api.MigrateRequest{}, api.StatusFailed, "migration-failed", "perform")
+	if strings.Contains(p.Hint, "runs on") || !strings.Contains(p.Hint, "shut down") {
+		t.Errorf("hint %q", p.Hint)
+	}
+}

@@ -25,7 +25,9 @@ func TestMetricsOfAMigrationReachPrometheus(t *testing.T) {
 
 	p.wants("instance", `up{job="wherry"}`, map[string]float64{"wherry-a:9470": 1, "wherry-b:9470": 1})
 	p.wants("instance", `wherry_libvirt_up`, map[string]float64{"wherry-a:9470": 1, "wherry-b:9470": 1})
-	on := func(metric, labels string) string { return fmt.Sprintf(`%s{instance="wherry-a:9470",%s}`, metric, labels) }
+	on := func(metric, labels string) string {
+		return fmt.Sprintf(`%s{instance="wherry-a:9470",%s}`, metric, labels)
+	}
 	succeeded := on("wherry_migrations_total", `mode="full",result="succeeded"`)
 	phase := on("wherry_migration_phase_seconds_count", `phase="perform"`)
 	downtimes, downtime := on("wherry_migration_downtime_seconds_count", ""), on("wherry_migration_downtime_seconds_sum", "")
@@ -102,7 +104,7 @@ func TestMetricsWhileAnInstanceArrives(t *testing.T) {
 		gathered++
 	}
 	series := w.scraped(w.b)
-	if op := w.seenOp(w.a, id, "still performing", func(op api.Operation) bool { return true }); op.Phase != "perform" || op.Ended() {
+	if op := w.seenOp(w.a, id, "still performing", func(api.Operation) bool { return true }); op.Phase != "perform" || op.Ended() {
 		t.Fatalf("operation %+v; want it under way, or this test shows nothing", op)
 	}
 	if n := series["wherry_instance_stats_errors_total"]; n != errorsBefore {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -98,7 +99,7 @@ func (p *prometheus) query(ctx context.Context, label, expr string) (map[string]
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("query %s: status %s: %s: %v", expr, resp.Status, body, err)
+		return nil, errors.Join(fmt.Errorf("query %s: status %s: %s", expr, resp.Status, body), err)
 	}
 	var answer struct {
 		Data struct {

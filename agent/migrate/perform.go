@@ -141,7 +141,7 @@ func (m *migration) params(ctx context.Context) (hypervisor.MigrateParams, error
 	r := m.state.Request
 	p := hypervisor.MigrateParams{DestURI: m.state.Facts.LibvirtURI, Incremental: Incremental(m.state.Plan),
 		AutoConverge: r.AutoConverge, PostCopy: r.PostCopy, TLS: m.TLS,
-		BandwidthMiB: uint64((cmp.Or(r.Bandwidth, m.Bandwidth) + 1<<20 - 1) >> 20)}
+		BandwidthMiB: mebibytes(cmp.Or(r.Bandwidth, m.Bandwidth))}
 	if a := m.state.Facts.Address; a != "" {
 		p.MigrateURI = migrateURI(a)
 	}
@@ -179,6 +179,16 @@ func (m *migration) params(ctx context.Context) (hypervisor.MigrateParams, error
 			WithHint("the definition for the next start names other disks than the running instance; compare `virsh dumpxml` with `virsh dumpxml --inactive`")
 	}
 	return p, nil
+}
+
+// mebibytes rounds up: a limit below one MiB/s must not become none.
+func mebibytes(bytes int64) uint64 {
+	n := uint64(max(bytes, 0))
+	mib := n >> 20
+	if n&(1<<20-1) != 0 {
+		mib++
+	}
+	return mib
 }
 
 func migrateURI(address string) string {

@@ -46,7 +46,8 @@ func place(in Input, d Disk, mode string, pd *api.PlanDisk) []api.Reason {
 		dest.Backing, dest.Chain = &backing[0], backing
 		return nil
 	}
-	if backing != nil && in.Request.Seed != "off" {
+	// A base larger than the disk cannot be filled in: only its beginning shows.
+	if backing != nil && in.Request.Seed != "off" && backing[0].VirtualSize <= d.Size {
 		pd.Seed = &api.Seed{From: "destination", Template: backing[0].Template, Digest: backing[0].Digest, Bytes: allocated(backing), Chain: backing}
 	}
 	return nil

@@ -248,6 +248,8 @@ func TestIncremental(t *testing.T) {
 	seeded := layers(input("full", disk("vda", base)), "vda", "verified")
 	off := seeded
 	off.Request.Seed = "off"
+	larger := layers(input("full", disk("vda", base)), "vda", "verified")
+	larger.Instance.Disks[0].Chain[1].VirtualSize = 20 * gib
 	mixed := layers(layers(input("full", disk("vda", base), disk("vdb", base)), "vda", "verified"), "vdb", "missing")
 	target := input("auto", disk("vda"))
 	target.Request.Disks = []api.DiskRequest{{Target: "vda", Connect: &api.Target{Type: "iscsi", Portal: "p", IQN: "iqn.x", LUN: 1}}}
@@ -259,6 +261,7 @@ func TestIncremental(t *testing.T) {
 	}{
 		{"seeded", seeded, true, 100 * mib},
 		{"seed off", off, false, gib + 100*mib},
+		{"the base is larger than the disk", larger, false, gib + 100*mib},
 		{"one of two seeded", mixed, false, 2 * (gib + 100*mib)},
 		{"standalone", input("auto", disk("vda")), true, 100 * mib},
 		{"linked", layers(input("auto", disk("vda", base)), "vda", "verified"), true, 100 * mib},

@@ -42,8 +42,13 @@ func newMeter(p api.Plan, memory int64) *meter {
 	return m
 }
 
-// resume goes on from what an earlier run of the agent has shown.
+// resume goes on from what an earlier run of the agent has shown of this
+// migration. What was shown before, of volumes being filled, is told by its
+// lack of memory: those bytes did not cross.
 func (m *meter) resume(p api.Progress) {
+	if p.Memory == nil {
+		return
+	}
 	m.percent = p.Percent
 	for _, shown := range p.Disks {
 		for i := range m.disks {

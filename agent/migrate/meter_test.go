@@ -53,7 +53,11 @@ func TestMeterTakesTheBlockJobsFigures(t *testing.T) {
 // After the agent was restarted the bar goes on where it stood.
 func TestMeterGoesOnAfterARestart(t *testing.T) {
 	m := newMeter(api.Plan{Disks: []api.PlanDisk{copying("vda", 100)}}, 100)
-	m.resume(api.Progress{Percent: 40, Disks: []api.PartProgress{{Target: "vda", BytesDone: 80, BytesTotal: 120}}})
+	m.resume(api.Progress{Disks: []api.PartProgress{{Target: "vda", BytesDone: 1 << 40, BytesTotal: 1 << 40}}})
+	if disk, _ := m.moved(); disk != 0 {
+		t.Errorf("%d bytes of a volume that was being filled count as moved", disk)
+	}
+	m.resume(api.Progress{Percent: 40, Memory: &api.PartProgress{}, Disks: []api.PartProgress{{Target: "vda", BytesDone: 80, BytesTotal: 120}}})
 	m.add(time.Unix(1, 0), hypervisor.Job{Phase: hypervisor.PhaseDisk}, nil)
 	if p := m.progress(); p.Percent < 40 || p.Disks[0].BytesDone != 80 || p.Disks[0].BytesTotal != 120 {
 		t.Errorf("progress %+v; want no step back", p)

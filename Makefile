@@ -88,7 +88,7 @@ fuzz: ## run every fuzz test for FUZZTIME (30s)
 .PHONY: bench
 bench: deps package ## compare a migration with virsh's own, on a 1 Gbit link
 	$(call say,bench)
-	tests/bench
+	export WHERRY_LAB_DIR=$(CURDIR)/.lab-bench; trap 'tests/lab/lab down; rm -rf "$$WHERRY_LAB_DIR"' EXIT; $(GO) run ./tests/bench $(BENCH)
 
 .PHONY: lab-up
 lab-up: deps package ## bring up the two hosts of the lab (needs root)

@@ -55,14 +55,23 @@ type Lab struct {
 // runs these tests is expected to manage (tests/install-deps).
 func Open(t testing.TB) *Lab {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), upTimeout)
+	lab, err := Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lab
+}
+
+// Connect is Open for a program that is no test.
+func Connect(ctx context.Context) (*Lab, error) {
+	ctx, cancel := context.WithTimeout(ctx, upTimeout)
 	defer cancel()
 	lab := &Lab{transport: newTransport()}
 	if err := lab.up(ctx); err != nil {
-		t.Fatalf("the lab does not come up: %v", err)
+		return nil, fmt.Errorf("the lab does not come up: %w", err)
 	}
 	lab.A, lab.B = &Host{lab: lab, Name: "a"}, &Host{lab: lab, Name: "b"}
-	return lab
+	return lab, nil
 }
 
 func newTransport() transport {

@@ -76,7 +76,7 @@ func (w *world) template(on *side, id, file string, direct bool, pool ...string)
 
 // boot is how the lab's guest starts.
 func boot() *api.Boot {
-	return &api.Boot{Kernel: harness.GuestPath + "/vmlinuz", Initrd: harness.GuestPath + "/initrd.img", Cmdline: "console=ttyS0 wherry.pace=20ms"}
+	return &api.Boot{Kernel: harness.GuestPath + "/vmlinuz", Initrd: harness.GuestPath + "/initrd.img", Cmdline: "console=ttyS0 no_timer_check wherry.pace=20ms"}
 }
 
 // create makes an instance from a template through the agent, and waits until

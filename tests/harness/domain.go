@@ -48,6 +48,7 @@ func (d Domain) XML() string {
 	return out.String()
 }
 
+// Without no_timer_check the kernel panics on a busy machine: it takes a timer that comes late for a broken one.
 // The processor model is one that both suites' QEMUs emulate alike, so that instances cross between them.
 var domainTemplate = template.Must(template.New("domain").Funcs(template.FuncMap{"x": escape}).Parse(`<domain type='qemu'>
   <name>{{x .Name}}</name>
@@ -60,7 +61,7 @@ var domainTemplate = template.Must(template.New("domain").Funcs(template.FuncMap
     <type arch='x86_64' machine='{{x .Machine}}'>hvm</type>
     <kernel>/srv/guest/vmlinuz</kernel>
     <initrd>/srv/guest/initrd.img</initrd>
-    <cmdline>console=ttyS0 quiet loglevel=1{{with .Options}} {{x .}}{{end}}</cmdline>
+    <cmdline>console=ttyS0 quiet loglevel=1 no_timer_check{{with .Options}} {{x .}}{{end}}</cmdline>
   </os>
   <features><acpi/></features>
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>

@@ -235,7 +235,7 @@ func (w *world) clean(name string, on *side) {
 	if state, err := on.State(w.ctx, name); err != nil || state != "" {
 		w.Errorf("%q is %q on host %s (%v); want it absent", name, state, on.Name, err)
 	}
-	out, err := on.Exec(w.ctx, "sh", "-c", `find "$0" "$1" /var/lib/wherry/records \( -name "*$2*" -o -name ".wherry-*" \) ! -name ".wherry-lock"`,
+	out, err := on.Exec(w.ctx, "sh", "-c", `mkdir -p /var/lib/wherry/records && find "$0" "$1" /var/lib/wherry/records \( -name "*$2*" -o -name ".wherry-*" \) ! -name ".wherry-lock"`,
 		harness.ImagesPath, harness.SecondPath, name)
 	if err != nil || strings.TrimSpace(out) != "" {
 		w.Errorf("left on host %s: %q (%v)", on.Name, out, err)

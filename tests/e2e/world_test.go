@@ -45,7 +45,7 @@ func begin(t *testing.T) *world {
 	w.a, w.b = w.side(w.lab.A), w.side(w.lab.B)
 	for _, s := range w.sides() {
 		w.must(s.Reset(ctx))
-		if out, err := s.Exec(ctx, "sh", "-c", "rm -rf /var/lib/wherry/records/*"); err != nil {
+		if out, err := s.Exec(ctx, "sh", "-c", "mkdir -p /var/lib/wherry/records && rm -rf /var/lib/wherry/records/*"); err != nil {
 			t.Fatalf("emptying the records of host %s: %v %s", s.Name, err, out)
 		}
 	}
@@ -235,7 +235,7 @@ func (w *world) clean(name string, on *side) {
 	if state, err := on.State(w.ctx, name); err != nil || state != "" {
 		w.Errorf("%q is %q on host %s (%v); want it absent", name, state, on.Name, err)
 	}
-	out, err := on.Exec(w.ctx, "sh", "-c", `mkdir -p /var/lib/wherry/records && find "$0" "$1" /var/lib/wherry/records \( -name "*$2*" -o -name ".wherry-*" \) ! -name ".wherry-lock"`,
+	out, err := on.Exec(w.ctx, "sh", "-c", `find "$0" "$1" /var/lib/wherry/records \( -name "*$2*" -o -name ".wherry-*" \) ! -name ".wherry-lock"`,
 		harness.ImagesPath, harness.SecondPath, name)
 	if err != nil || strings.TrimSpace(out) != "" {
 		w.Errorf("left on host %s: %q (%v)", on.Name, out, err)

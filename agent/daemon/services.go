@@ -54,7 +54,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
 		Targets: s.targets, Observer: d.metrics, Records: d.records, Operations: d.ops, Runner: d.runner,
 		Log: d.log.With("part", "instance"), Now: now, DefaultPool: c.Templates.Pool})
-	s.migrations = migrate.New(migrate.Options{Hypervisor: d.hv, Mover: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
+	s.migrations = migrate.New(migrate.Options{Hypervisor: d.hv, Mover: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
 		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Dial: d.peers.migration, Observer: d.metrics,
 		Log: d.log.With("part", "migrate"), Now: now, SelfURL: d.selfURL(), TLS: c.Migration.TLS, Timeout: c.Migration.Timeout,
 		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease})

@@ -2,11 +2,13 @@ package migrate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
 )
 
@@ -19,7 +21,11 @@ func (m *migration) clean(ctx context.Context) error {
 	warn := func(format string, args ...any) {
 		m.state.Warnings = append(m.state.Warnings, fmt.Sprintf(format, args...))
 	}
-	if !m.state.Request.KeepSourceVolumes {
+	leftover := m.dismiss(ctx)
+	if leftover != nil {
+		warn("the copy that libvirt left here remains, and with it the source's volumes: %v", leftover)
+	}
+	if leftover == nil && !m.state.Request.KeepSourceVolumes {
 		for _, v := range m.state.Sources {
 			if by, err := m.usedBy(ctx, v.Owned.Path); err != nil || by != "" {
 				warn("source volume %s of disk %s was kept: used by %q (%v)", v.Owned.Path, v.Target, by, err)
@@ -51,6 +57,35 @@ func (m *migration) clean(ctx context.Context) error {
 		m.Log.Warn("migration", "operation", m.op.ID(), "warning", w)
 	}
 	return nil
+}
+
+// dismiss ends the copy that libvirt left on this host, where it lost its way
+// after the instance had moved: paused since the switchover, or only defined.
+// One that runs, or is on its way back already, is not touched.
+func (m *migration) dismiss(ctx context.Context) error {
+	if !m.state.Leftover {
+		return nil
+	}
+	d, err := m.Hypervisor.Domain(ctx, m.ref.Name)
+	switch {
+	case errors.Is(err, hypervisor.ErrNoDomain):
+		return nil
+	case err != nil:
+		return err
+	case d.UUID != m.state.UUID || d.Incoming:
+		return nil
+	case d.State == hypervisor.Running:
+		return fmt.Errorf("%q runs here", m.ref)
+	}
+	if d.Active() {
+		if err := m.Power.Destroy(ctx, m.ref.Name); err != nil {
+			return err
+		}
+	}
+	if !d.Persistent {
+		return nil
+	}
+	return m.Power.Undefine(ctx, m.ref.Name)
 }
 
 func (m *migration) pools() []string {

@@ -40,6 +40,10 @@ type state struct {
 	Performing bool               `json:"performing,omitempty"`
 	Moved      bool               `json:"moved,omitempty"`
 	Committed  bool               `json:"committed,omitempty"`
+	// Halted: the agent paused the copy that libvirt had started again here.
+	Halted bool `json:"halted,omitempty"`
+	// Leftover: libvirt has left a copy here that does not run.
+	Leftover bool `json:"leftover,omitempty"`
 	// Sources are the volumes that are removed once the destination confirms.
 	Sources  []sourceVolume           `json:"sources,omitempty"`
 	Targets  []api.Target             `json:"targets,omitempty"` // of this host, released at the end

@@ -11,6 +11,11 @@ type Side struct {
 	Reason string
 	// Job says that a migration is still under way there.
 	Job bool
+	// Sent says of the source that its QEMU has handed the guest over whole, so
+	// that the destination can have started it.
+	Sent bool
+	// Halted says of the source that the agent paused it, see [Halt].
+	Halted bool
 }
 
 func (s Side) gone() bool  { return s.State == "" || s.State == "shutoff" }
@@ -33,6 +38,12 @@ const (
 	runsAtSourceAlone = "it runs at the source and no migration is under way; the destination does not answer"
 )
 
+// Halt tells whether the copy at the source must not run on: the one at the
+// destination runs, or was handed everything and may.
+func Halt(src, dst Side) bool {
+	return src.alive() && !src.Job && (dst.alive() || dst.State == "unknown" && src.Sent)
+}
+
 // Settle says which host has the instance, with the reason. It never guesses:
 // what only time or a person can tell is Wait, and Undecided once patience is
 // over.
@@ -50,12 +61,18 @@ func Settle(src, dst Side, patient bool) (Verdict, string) {
 		return later("the source's libvirt does not answer")
 	case src.alive() && dst.alive():
 		return Undecided, "it runs on both hosts"
+	case src.alive() && dst.State == "unknown" && src.Sent:
+		return later("it runs at the source, which has handed it over whole, and the destination does not answer")
 	case src.alive() && dst.State == "unknown":
 		return KeepSource, runsAtSourceAlone
 	case src.alive():
 		return KeepSource, runsAtSource
 	case dst.State == "unknown":
 		return later("the destination does not answer")
+	case dst.alive() && src.Halted:
+		// The copy at the source has run beside it for a moment, and nobody but
+		// its owner can tell whether that matters.
+		return Undecided, "it runs at the destination; libvirt had started it again at the source, where the agent paused it"
 	case dst.alive() && (src.gone() || src.State == "paused"):
 		return KeepDestination, "it runs at the destination"
 	case dst.State == "incoming":

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"time"
 
 	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/agent/operation"
@@ -198,83 +196,4 @@ func migrateURI(address string) string {
 		}
 	}
 	return "tcp://" + address
-}
-
-// settlePatience is how long both hosts are asked before a person is.
-const settlePatience = 2 * time.Minute
-
-// settle asks both hosts where the instance is until they give a clear answer.
-func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
-	deadline := m.Now().Add(settlePatience)
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		src, dst := m.sides(ctx)
-		verdict, why := Settle(src, dst, m.Now().Before(deadline))
-		if verdict != Wait {
-			m.Log.Info("where the instance is", "operation", m.op.ID(), "verdict", verdict, "why", why)
-			return verdict, why, nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return Undecided, why, context.Cause(ctx)
-		}
-	}
-}
-
-// sideDeadline is how long one host may take to say where the instance is.
-const sideDeadline = 5 * time.Second
-
-// sides asks both hosts at the same time: either may not answer.
-func (m *migration) sides(ctx context.Context) (src, dst Side) {
-	var asking sync.WaitGroup
-	asking.Go(func() { dst = m.destinationSide(ctx) })
-	src = m.sourceSide(ctx)
-	asking.Wait()
-	return src, dst
-}
-
-func (m *migration) sourceSide(ctx context.Context) Side {
-	ctx, cancel := context.WithTimeout(ctx, sideDeadline)
-	defer cancel()
-	d, err := m.Hypervisor.Domain(ctx, m.ref.Name)
-	switch {
-	case errors.Is(err, hypervisor.ErrNoDomain):
-		return Side{}
-	case err != nil:
-		return Side{State: "unknown"}
-	case d.UUID != m.state.UUID:
-		return Side{}
-	}
-	s := Side{State: string(d.State), Reason: d.Reason}
-	if d.Active() {
-		job, err := m.Mover.Job(ctx, m.ref.Name)
-		switch {
-		case err == nil:
-			s.Job = job.Kind == hypervisor.JobOutgoing && job.Phase != hypervisor.PhaseDone
-		case !errors.Is(err, hypervisor.ErrNoDomain) && !errors.Is(err, hypervisor.ErrInvalidState):
-			// It may be moving all the same.
-			return Side{State: "unknown"}
-		}
-	}
-	return s
-}
-
-func (m *migration) destinationSide(ctx context.Context) Side {
-	ctx, cancel := context.WithTimeout(ctx, sideDeadline)
-	defer cancel()
-	in, err := m.peer.Renew(ctx, m.op.ID())
-	switch {
-	case api.CodeOf(err) == "not-found":
-		return Side{} // its lease ran out: it made sure that nothing runs there
-	case err != nil:
-		return Side{State: "unknown"}
-	case in.Running:
-		return Side{State: "running"}
-	}
-	if len(in.Domain) > 7 && in.Domain[:7] == "unknown" {
-		return Side{State: "unknown"}
-	}
-	return Side{State: in.Domain}
 }

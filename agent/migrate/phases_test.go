@@ -279,6 +279,9 @@ func TestNeedsDecision(t *testing.T) {
 	if n, _ := w.peer.left(); n != 1 || !w.exists(w.disk) || w.peer.removed != 0 {
 		t.Errorf("%d reservations, removed %d times", n, w.peer.removed)
 	}
+	if got := w.libvirt.state("vm"); got != hypervisor.Paused {
+		t.Errorf("the copy at the source is %q; want it paused", got)
+	}
 }
 
 // The instance runs there already: commit is said until it is heard.

@@ -38,6 +38,16 @@ type Mover interface {
 	Yank(ctx context.Context, name string) (int, error)
 }
 
+// Power acts on a copy of the instance on this host that must not run on.
+type Power interface {
+	// Sent tells whether QEMU has handed the guest over to another host whole.
+	Sent(ctx context.Context, name string) (bool, error)
+	Suspend(ctx context.Context, name string) error
+	Resume(ctx context.Context, name string) error
+	Destroy(ctx context.Context, name string) error
+	Undefine(ctx context.Context, name string) error
+}
+
 // Inspector looks at an instance's disks.
 type Inspector interface {
 	Inspect(ctx context.Context, ref api.Ref, pools []api.Pool) (inspect.Instance, error)
@@ -82,6 +92,7 @@ type Observer interface {
 type Options struct {
 	Hypervisor   Hypervisor
 	Mover        Mover
+	Power        Power
 	Inspector    Inspector
 	Host         Host
 	Templates    Templates

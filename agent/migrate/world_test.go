@@ -47,6 +47,7 @@ type libvirt struct {
 	xml       map[string]string
 	next      map[string]string // of the next start, where it differs
 	refreshed []string
+	sent      bool // the guest was handed over whole
 }
 
 func (l *libvirt) set(d hypervisor.Domain) {
@@ -370,7 +371,7 @@ func newWorld(t testing.TB) *world {
 	w.instance.Parsed, err = domainxml.Parse(w.instance.XML)
 	must(t, err)
 	w.inspector = &inspector{look: func() (inspect.Instance, error) { return w.instance, nil }}
-	w.options = migrate.Options{Hypervisor: w.libvirt, Mover: w.mover, Inspector: w.inspector, Templates: w.reg,
+	w.options = migrate.Options{Hypervisor: w.libvirt, Mover: w.mover, Power: w.libvirt, Inspector: w.inspector, Templates: w.reg,
 		Host: hostFn(func() api.Host {
 			return api.Host{Name: "a", UUID: "host-a", Pools: []api.Pool{{Name: "default", Path: dir, Active: true}}}
 		}),

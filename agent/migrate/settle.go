@@ -1,0 +1,121 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+// settlePatience is how long both hosts are asked before a person is.
+const settlePatience = 2 * time.Minute
+
+// settle asks both hosts where the instance is until they give a clear answer.
+// A copy here that must not run meanwhile is paused, and runs again when the
+// answer is that it is the one to go on.
+func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
+	deadline := m.Now().Add(settlePatience)
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		src, dst := m.sides(ctx)
+		if Halt(src, dst) {
+			m.halt(ctx)
+			src = m.sourceSide(ctx)
+		}
+		verdict, why := Settle(src, dst, m.Now().Before(deadline))
+		if verdict == KeepSource && src.Halted && src.State == "paused" {
+			if err := m.Power.Resume(ctx, m.ref.Name); err != nil {
+				verdict, why = Undecided, fmt.Sprintf("%s, where the agent paused it and cannot resume it: %v", why, err)
+			}
+		}
+		if verdict != Wait {
+			m.Log.Info("where the instance is", "operation", m.op.ID(), "verdict", verdict, "why", why)
+			m.state.Leftover = verdict == KeepDestination && src.State != ""
+			return verdict, why, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return Undecided, why, context.Cause(ctx)
+		}
+	}
+}
+
+// sideDeadline is how long one host may take to say where the instance is.
+const sideDeadline = 5 * time.Second
+
+// sides asks both hosts at the same time: either may not answer.
+func (m *migration) sides(ctx context.Context) (src, dst Side) {
+	var asking sync.WaitGroup
+	asking.Go(func() { dst = m.destinationSide(ctx) })
+	src = m.sourceSide(ctx)
+	asking.Wait()
+	return src, dst
+}
+
+func (m *migration) sourceSide(ctx context.Context) Side {
+	ctx, cancel := context.WithTimeout(ctx, sideDeadline)
+	defer cancel()
+	d, err := m.Hypervisor.Domain(ctx, m.ref.Name)
+	switch {
+	case errors.Is(err, hypervisor.ErrNoDomain):
+		return Side{}
+	case err != nil:
+		return Side{State: "unknown"}
+	case d.UUID != m.state.UUID:
+		return Side{}
+	}
+	s := Side{State: string(d.State), Reason: d.Reason, Halted: m.state.Halted}
+	if s.alive() {
+		// Not to be told is to be in doubt only where the destination is silent.
+		s.Sent, _ = m.Power.Sent(ctx, m.ref.Name)
+	}
+	if d.Active() {
+		job, err := m.Mover.Job(ctx, m.ref.Name)
+		switch {
+		case err == nil:
+			s.Job = job.Kind == hypervisor.JobOutgoing && job.Phase != hypervisor.PhaseDone
+		case !errors.Is(err, hypervisor.ErrNoDomain) && !errors.Is(err, hypervisor.ErrInvalidState):
+			// It may be moving all the same.
+			return Side{State: "unknown"}
+		}
+	}
+	return s
+}
+
+func (m *migration) destinationSide(ctx context.Context) Side {
+	ctx, cancel := context.WithTimeout(ctx, sideDeadline)
+	defer cancel()
+	in, err := m.peer.Renew(ctx, m.op.ID())
+	switch {
+	case api.CodeOf(err) == "not-found":
+		return Side{} // its lease ran out: it made sure that nothing runs there
+	case err != nil:
+		return Side{State: "unknown"}
+	case in.Running:
+		return Side{State: "running"}
+	}
+	if len(in.Domain) > 7 && in.Domain[:7] == "unknown" {
+		return Side{State: "unknown"}
+	}
+	return Side{State: in.Domain}
+}
+
+// halt pauses the copy that runs here, because the other one runs too or may.
+// Libvirt starts the source again when it does not hear that the destination
+// has started, although that may have happened: then both write, each to disks
+// of its own. That it was the agent is written down first, or a later look
+// would take the pause for the user's.
+func (m *migration) halt(ctx context.Context) {
+	m.state.Halted = true
+	err := m.save()
+	if err == nil {
+		err = m.Power.Suspend(ctx, m.ref.Name)
+	}
+	m.Log.Error("the instance may run on both hosts: pausing it here", "operation", m.op.ID(), "instance", m.ref.String(), "error", err)
+}

@@ -1,0 +1,128 @@
+package migrate_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/wherry-kvm/wherry/agent/migrate"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+func (l *libvirt) state(name string) hypervisor.State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.domains[name].State
+}
+
+func (l *libvirt) to(name string, s hypervisor.State, reason string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, ok := l.domains[name]
+	if !ok || d.State == s {
+		return hypervisor.ErrInvalidState
+	}
+	d.State, d.Reason = s, reason
+	l.domains[name] = d
+	return nil
+}
+
+func (l *libvirt) Sent(context.Context, string) (bool, error) { return l.sent, nil }
+
+func (l *libvirt) Suspend(_ context.Context, name string) error {
+	return l.to(name, hypervisor.Paused, "user")
+}
+
+func (l *libvirt) Resume(_ context.Context, name string) error {
+	return l.to(name, hypervisor.Running, "unpaused")
+}
+
+func (l *libvirt) Destroy(_ context.Context, name string) error {
+	return l.to(name, hypervisor.Shutoff, "destroyed")
+}
+
+func (l *libvirt) Undefine(_ context.Context, name string) error { l.gone(name); return nil }
+
+func TestHalt(t *testing.T) {
+	running, unknown := migrate.Side{State: "running"}, migrate.Side{State: "unknown"}
+	sent := migrate.Side{State: "running", Sent: true}
+	for _, c := range []struct {
+		name         string
+		source, dest migrate.Side
+		want         bool
+	}{
+		{"both run", running, running, true},
+		{"the other one may", sent, unknown, true},
+		{"the other one cannot", running, unknown, false},
+		{"the other one does not", sent, migrate.Side{}, false},
+		{"the other one is arriving", sent, migrate.Side{State: "incoming"}, false},
+		{"still moving", migrate.Side{State: "running", Job: true, Sent: true}, running, false},
+		{"paused already", migrate.Side{State: "paused", Sent: true}, running, false},
+	} {
+		if got := migrate.Halt(c.source, c.dest); got != c.want {
+			t.Errorf("%s: %v; want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// Libvirt started the source again after it had handed the guest over, and the
+// destination is silent: the source holds still until it is known that the
+// destination did not start it, and then goes on.
+func TestHoldsStillWhileTheDestinationIsSilent(t *testing.T) {
+	w := newWorld(t)
+	asked := 0
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		w.libvirt.sent = true
+		w.peer.mu.Lock()
+		defer w.peer.mu.Unlock()
+		w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+			if asked++; asked < 3 {
+				return in, api.NewProblem("peer-unreachable", "no route to host")
+			}
+			if asked == 3 && w.libvirt.state("vm") != hypervisor.Paused {
+				t.Error("the source ran on while the other copy may have run")
+			}
+			return in, nil
+		}
+		return errors.New("connection reset")
+	}
+	w.fails(api.MigrateRequest{}, api.StatusFailed, "migration-failed", "perform")
+	if got := w.libvirt.state("vm"); got != hypervisor.Running {
+		t.Errorf("the instance is %q; want it to run on", got)
+	}
+}
+
+// The same, and the destination had started it.
+func TestTwoCopiesOneOfThemPaused(t *testing.T) {
+	w := newWorld(t)
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		w.here(true, "running")
+		return errors.New("connection reset")
+	}
+	op := w.migrated(api.MigrateRequest{})
+	if op.Status != api.StatusNeedsDecision || !strings.Contains(op.Error.Detail, "at the source, where the agent paused it") {
+		t.Errorf("operation %s, %+v; want the facts", op.Status, op.Error)
+	}
+	if w.libvirt.state("vm") != hypervisor.Paused || !w.exists(w.disk) {
+		t.Errorf("the source is %q, its volume exists: %v; want it paused, and whole", w.libvirt.state("vm"), w.exists(w.disk))
+	}
+}
+
+// Libvirt lost its way after the switchover and left the source paused. The
+// instance has moved; nothing of it stays here.
+func TestCopyThatLibvirtLeftIsDismissed(t *testing.T) {
+	w := newWorld(t)
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		must(t, w.libvirt.to("vm", hypervisor.Paused, "migration"))
+		w.here(true, "running")
+		return hypervisor.ErrDown
+	}
+	if r := w.succeeds(api.MigrateRequest{}); len(r.Warnings) != 1 {
+		t.Errorf("warnings %q; want what libvirt said", r.Warnings)
+	}
+	if _, err := w.libvirt.Domain(t.Context(), "vm"); !errors.Is(err, hypervisor.ErrNoDomain) || w.exists(w.disk) {
+		t.Errorf("the copy at the source: %v, its volume exists: %v; want both gone", err, w.exists(w.disk))
+	}
+}

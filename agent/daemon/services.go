@@ -39,7 +39,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 	s.host = &host.Service{Hypervisor: d.hv, Version: d.version, Name: c.Host.Name, Identities: identities}
 	s.targets = &agenttarget.Service{Set: target.Set{
 		target.TypeFile:      target.File{Folders: c.Targets.FileFolders},
-		target.TypeISCSI:     target.ISCSI{Runner: d.runner, Timeout: c.ISCSI.Timeout},
+		target.TypeISCSI:     target.ISCSI{Runner: d.runner, Secrets: d.hv, Timeout: c.ISCSI.Timeout},
 		target.TypePowerFlex: target.PowerFlex{Runner: d.runner, Root: c.PowerFlex.Root, Rescan: c.PowerFlex.Rescan, Timeout: c.PowerFlex.Timeout},
 		target.TypeRBD:       target.RBD{Runner: d.runner},
 	}}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
 )
 
 // connect sends the destination the targets that its disks need (ModifyTargets)
@@ -70,11 +71,25 @@ func (m *migration) withSecret(t api.Target) api.Target {
 		return t
 	}
 	for _, r := range m.inst.Record.Targets {
-		if r.Type == t.Type && r.Portal == t.Portal && r.IQN == t.IQN && r.LUN == t.LUN {
+		if r.Type == t.Type && r.SecretUsage() == t.SecretUsage() {
 			t.CHAP = r.CHAP
 		}
 	}
 	return t
+}
+
+// login is how QEMU logs in to the LUN that a disk moves onto: the LUN's own
+// login, or none. The one of the place that the disk leaves is no good there.
+// Nil for what is no LUN.
+func (m *migration) login(d api.PlanDisk) *domainxml.Auth {
+	if d.Connect == nil || d.Connect.Type != "iscsi" {
+		return nil
+	}
+	t := m.withSecret(*d.Connect)
+	if t.CHAP == nil {
+		return &domainxml.Auth{}
+	}
+	return &domainxml.Auth{User: t.CHAP.User, Usage: t.SecretUsage()}
 }
 
 func (m *migration) disconnect(ctx context.Context) error {

@@ -242,6 +242,9 @@ func (m *migration) rewrites() []domainxml.DiskRewrite {
 			continue
 		}
 		w := domainxml.DiskRewrite{OldSource: d.Source.Path, Target: d.Target, Type: place.Kind, Source: place.Path, Format: place.Format}
+		if d.Action == api.ActionCopy && place.Kind == "network" {
+			w.Auth = m.login(d)
+		}
 		for _, l := range place.Chain {
 			w.Backing = append(w.Backing, domainxml.BackingLayer{Path: l.Path, Format: l.Format, Type: "file"})
 		}

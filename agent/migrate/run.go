@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/wherry-kvm/wherry/agent/operation"
 	"github.com/wherry-kvm/wherry/http/api"
@@ -148,7 +149,12 @@ func (m *migration) noteSources() error {
 		m.state.Sources = append(m.state.Sources, sourceVolume{Target: d.Target, Pool: d.Source.Pool, Owned: own})
 	}
 	if m.inst.Record != nil {
-		m.state.Targets = m.inst.Record.Targets
+		m.state.Targets = slices.Clone(m.inst.Record.Targets)
+	}
+	for _, d := range m.in.Instance.Disks {
+		if d.Endpoint != nil {
+			m.state.Targets = append(m.state.Targets, *d.Endpoint)
+		}
 	}
 	return m.save()
 }

@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/inspect"
@@ -138,7 +139,20 @@ func (s *Service) Plan(ctx context.Context, ref api.Ref, r api.MigrateRequest) (
 			return api.Plan{}, err
 		}
 	}
-	return m.state.Plan, nil
+	return shown(m.state.Plan), nil
+}
+
+// shown leaves out of a plan what nobody may read.
+func shown(p api.Plan) api.Plan {
+	p.Disks = slices.Clone(p.Disks)
+	for i := range p.Disks {
+		if t := p.Disks[i].Connect; t != nil && t.CHAP != nil {
+			open := *t
+			open.CHAP = nil
+			p.Disks[i].Connect = &open
+		}
+	}
+	return p
 }
 
 // Migrate starts a migration. It returns when the plan is accepted, so that a

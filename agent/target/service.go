@@ -46,6 +46,9 @@ func (s *Service) Modify(ctx context.Context, r api.TargetsRequest) (api.Targets
 func convert(t api.Target) target.Target {
 	out := target.Target{Type: t.Type, Path: t.Path, Portal: t.Portal, IQN: t.IQN, LUN: t.LUN,
 		SystemID: t.SystemID, VolumeID: t.VolumeID, Pool: t.Pool, Image: t.Image, Monitors: t.Monitors}
+	if t.Type == target.TypeISCSI {
+		out.SecretName = t.SecretUsage()
+	}
 	if t.CHAP != nil {
 		out.CHAP = &target.CHAP{User: t.CHAP.User, Secret: t.CHAP.Secret}
 	}

@@ -53,6 +53,9 @@ func TestModify(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v, answer (-want +got):\n%s", err, diff)
 	}
+	if first := c.seen[0]; first.SecretName != "wherry iscsi://p:3260/iqn.x/1" {
+		t.Errorf("the login is kept as %q; want the name that every host gives it", first.SecretName)
+	}
 	if first := c.seen[0]; first.CHAP == nil || first.CHAP.Secret != "s" || first.IQN != "iqn.x" || first.Portal != "p" {
 		t.Errorf("connected %v; want the login and every field", first)
 	}

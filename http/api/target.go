@@ -1,5 +1,11 @@
 package api
 
+import (
+	"fmt"
+	"net"
+	"strings"
+)
+
 // Target is a storage endpoint that a host must connect before a path exists
 // there. Which fields count depends on Type.
 type Target struct {
@@ -14,6 +20,16 @@ type Target struct {
 	Pool     string   `json:"pool,omitempty"`
 	Image    string   `json:"image,omitempty"`
 	Monitors []string `json:"monitors,omitempty"`
+}
+
+// SecretUsage is the name under which every host's libvirt keeps the password
+// of an iSCSI login, so that the XML of a disk means the same on all of them.
+func (t Target) SecretUsage() string {
+	host, port, err := net.SplitHostPort(t.Portal)
+	if err != nil {
+		host, port = strings.Trim(t.Portal, "[]"), "3260"
+	}
+	return fmt.Sprintf("wherry iscsi://%s/%s/%d", net.JoinHostPort(host, port), t.IQN, t.LUN)
 }
 
 // CHAP is an iSCSI login. The secret is never logged nor shown.

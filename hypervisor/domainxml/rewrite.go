@@ -15,10 +15,16 @@ type DiskRewrite struct {
 	Type      string // file, block, network
 	Source    string // as Disk.Source
 	Format    string
+	// Auth is the login at a network source; one without a user is no login, and
+	// nil keeps the old one where the protocol stays the same.
+	Auth *Auth
 	// Backing is the chain below, first backing layer first. It is always
 	// written to its end; empty means that the disk stands alone.
 	Backing []BackingLayer
 }
+
+// Auth is a login whose password libvirt keeps as the secret of that usage.
+type Auth struct{ User, Usage string }
 
 // RewriteOptions say what to change.
 type RewriteOptions struct {
@@ -120,7 +126,7 @@ func rewriteDisk(p *patch, n *node, r DiskRewrite) error {
 	}
 	p.setAttr(n, "type", r.Type)
 	front := rewriteDriver(p, n, r.Format)
-	keepAuth := sameProtocol(old, r)
+	keepAuth := sameProtocol(old, r) && r.Auth == nil
 
 	// The new source takes the old one's place and brings the backing along
 	// where there was none; further ones, which libvirt would not write, go.
@@ -202,7 +208,7 @@ func newSource(p *patch, n *node, old Disk, r DiskRewrite) (string, error) {
 	}
 	keep := map[string]bool{"encryption": true}
 	if sameProtocol(old, r) {
-		keep["auth"], keep["initiator"], keep["config"] = true, true, true
+		keep["auth"], keep["initiator"], keep["config"] = r.Auth == nil, true, true
 		if inner == "" {
 			keep["host"] = true
 		}
@@ -213,6 +219,9 @@ func newSource(p *patch, n *node, old Disk, r DiskRewrite) (string, error) {
 				inner += p.text[c.start:c.end]
 			}
 		}
+	}
+	if r.Auth != nil && r.Auth.User != "" {
+		inner += "<auth username='" + escape(r.Auth.User) + "'><secret type='" + protocolOf(r.Source) + "' usage='" + escape(r.Auth.Usage) + "'/></auth>"
 	}
 	if inner == "" {
 		return "<source" + attrs + "/>", nil

@@ -114,6 +114,16 @@ func TestRewriteOneDisk(t *testing.T) {
 			`<disk type='network'><driver type='raw'/><source protocol='iscsi' name='iqn.x:y/2'><host name='g' port='3260'/><auth username='u'><secret type='iscsi' uuid='x'/></auth><initiator><iqn name='i'/></initiator></source><backingStore/><target dev='vda'/></disk>`,
 			domainxml.DiskRewrite{Target: "vda", OldSource: "iscsi://h:3260/iqn.x:y/1", Type: "network", Source: "iscsi://g:3260/iqn.x:y/2", Format: "raw"},
 		},
+		"iscsi to iscsi with a login of its own": {
+			`<disk type='network'><driver type='raw'/><auth username='u'><secret type='iscsi' uuid='x'/></auth><source protocol='iscsi' name='iqn.x:y/1'><host name='h' port='3260'/><auth username='u'><secret type='iscsi' uuid='x'/></auth></source><target dev='vda'/></disk>`,
+			`<disk type='network'><driver type='raw'/><source protocol='iscsi' name='iqn.x:y/2'><host name='g' port='3260'/><auth username='v&amp;w'><secret type='iscsi' usage='kept'/></auth></source><backingStore/><target dev='vda'/></disk>`,
+			domainxml.DiskRewrite{Target: "vda", OldSource: "iscsi://h:3260/iqn.x:y/1", Type: "network", Source: "iscsi://g:3260/iqn.x:y/2", Format: "raw", Auth: &domainxml.Auth{User: "v&w", Usage: "kept"}},
+		},
+		"iscsi to iscsi without a login": {
+			`<disk type='network'><driver type='raw'/><source protocol='iscsi' name='iqn.x:y/1'><host name='h' port='3260'/><auth username='u'><secret type='iscsi' uuid='x'/></auth></source><target dev='vda'/></disk>`,
+			`<disk type='network'><driver type='raw'/><source protocol='iscsi' name='iqn.x:y/2'><host name='g' port='3260'/></source><backingStore/><target dev='vda'/></disk>`,
+			domainxml.DiskRewrite{Target: "vda", OldSource: "iscsi://h:3260/iqn.x:y/1", Type: "network", Source: "iscsi://g:3260/iqn.x:y/2", Format: "raw", Auth: &domainxml.Auth{}},
+		},
 		"rbd keeps its monitors": {
 			`<disk type='network'><driver type='raw'/><source protocol='rbd' name='p/a'><host name='m1'/><host name='m2'/></source><target dev='vda'/></disk>`,
 			`<disk type='network'><driver type='raw'/><source protocol='rbd' name='p/b'><host name='m1'/><host name='m2'/></source><backingStore/><target dev='vda'/></disk>`,

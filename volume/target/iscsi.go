@@ -15,11 +15,23 @@ import (
 	"github.com/wherry-kvm/wherry/volume"
 )
 
+// Secrets keeps passwords of iSCSI logins on the host, where an instance's QEMU
+// gets them from.
+type Secrets interface {
+	HasSecret(ctx context.Context, name string) (bool, error)
+	// SetSecret keeps a password under a name, or replaces it.
+	SetSecret(ctx context.Context, name, password string) error
+	// RemoveSecret forgets a password; none of that name is no error.
+	RemoveSecret(ctx context.Context, name string) error
+}
+
 // ISCSI connects LUNs through QEMU's own initiator, which needs the package
-// qemu-block-extra. Nothing stays on the host: QEMU logs in when it opens the
-// path, and Connect proves that it can.
+// qemu-block-extra. QEMU logs in when it opens the path, and Connect proves that
+// it can. All that stays on the host is the password of a login.
 type ISCSI struct {
 	Runner volume.Runner
+	// Secrets, where it is not nil, keeps the passwords of logins.
+	Secrets Secrets
 	// Initiator is the initiator's own name; empty means QEMU's default. A
 	// storage system that admits initiators by name must admit both this one
 	// and the one of the instance's QEMU.
@@ -54,14 +66,32 @@ func (c ISCSI) Connect(ctx context.Context, t Target) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if c.keeps(t) && t.CHAP != nil {
+		if err := c.Secrets.SetSecret(ctx, t.SecretName, t.CHAP.Secret); err != nil {
+			return "", err
+		}
+	}
 	return "iscsi://" + portal + "/" + t.IQN + "/" + strconv.Itoa(t.LUN), nil
 }
 
-// Connected is always true: a login leaves nothing that could be undone.
-func (c ISCSI) Connected(context.Context, Target) (bool, error) { return true, nil }
+// Connected tells whether the login's password is kept. Without a login there
+// is nothing that could be undone, so it is true.
+func (c ISCSI) Connected(ctx context.Context, t Target) (bool, error) {
+	if !c.keeps(t) || t.CHAP == nil {
+		return true, nil
+	}
+	return c.Secrets.HasSecret(ctx, t.SecretName)
+}
 
-// Disconnect has nothing to do.
-func (c ISCSI) Disconnect(context.Context, Target) error { return nil }
+// Disconnect forgets the login's password, known to the caller or not.
+func (c ISCSI) Disconnect(ctx context.Context, t Target) error {
+	if !c.keeps(t) {
+		return nil
+	}
+	return c.Secrets.RemoveSecret(ctx, t.SecretName)
+}
+
+func (c ISCSI) keeps(t Target) bool { return c.Secrets != nil && t.SecretName != "" }
 
 // VirtualSize logs in and asks the unit for its size in bytes.
 func (c ISCSI) VirtualSize(ctx context.Context, t Target) (int64, error) {

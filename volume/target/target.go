@@ -47,6 +47,8 @@ type Target struct {
 	Portal, IQN string
 	LUN         int
 	CHAP        *CHAP
+	// SecretName is where the host keeps the password of the login (iscsi).
+	SecretName string
 	// SystemID and VolumeID are hexadecimal, in either case (powerflex).
 	SystemID, VolumeID string
 	// Pool and Image name the image; Monitors are HOST or HOST:PORT, and may

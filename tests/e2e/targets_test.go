@@ -113,17 +113,9 @@ func TestLUNReachedByBothHostsIsNotCopied(t *testing.T) {
 func TestTargetsKeepTheAgentsWords(t *testing.T) {
 	w := begin(t)
 	good, url, _ := w.unit(w.b, 1, mib)
-	for _, words := range [][]string{
-		{"--op", "new", "--mode", "target", "--tid", "2", "--targetname", "iqn.2024-01.org.wherry:locked"},
-		{"--op", "new", "--mode", "logicalunit", "--tid", "2", "--lun", "1", "--backing-store", harness.SecondPath + "/unit1.raw"},
-		{"--op", "bind", "--mode", "target", "--tid", "2", "--initiator-address", "ALL"},
-		{"--op", "new", "--mode", "account", "--user", "ferryman", "--password", "correct-horse"},
-		{"--op", "bind", "--mode", "account", "--tid", "2", "--user", "ferryman"},
-	} {
-		w.exec(w.b, append([]string{"tgtadm", "--lld", "iscsi"}, words...)...)
-	}
+	w.locked(w.b, 2, "unit1.raw")
 	locked := good
-	locked.IQN = "iqn.2024-01.org.wherry:locked"
+	locked.IQN = lockedIQN
 	wrong, right, absent := locked, locked, good
 	wrong.CHAP = &api.CHAP{User: "ferryman", Secret: "wrong-horse-battery"}
 	right.CHAP = &api.CHAP{User: "ferryman", Secret: "correct-horse"}
@@ -153,6 +145,9 @@ func TestTargetsKeepTheAgentsWords(t *testing.T) {
 		if strings.Contains(describe(p), "horse") {
 			t.Errorf("%s: the secret is in the answer: %s", c.name, describe(p))
 		}
+		if logins := w.logins(w.b); len(logins) != 0 {
+			t.Errorf("%s: logins were left on the host: %q; want those of the siblings undone", c.name, logins)
+		}
 	}
 	for range 2 { // adding twice is success
 		r, err := w.b.api.ModifyTargets(w.ctx, api.TargetsRequest{Add: true, Targets: []api.Target{good, right}})
@@ -160,10 +155,96 @@ func TestTargetsKeepTheAgentsWords(t *testing.T) {
 		if len(r.Connected) != 2 || r.Connected[0].Path != url || r.Connected[0].Size != mib || r.Connected[1].Index != 1 {
 			t.Errorf("connected %+v; want both, in order", r.Connected)
 		}
+		if logins := w.logins(w.b); len(logins) != 1 {
+			t.Errorf("the host keeps %q; want the one login", logins)
+		}
 	}
 	for range 2 {
 		_, err := w.b.api.ModifyTargets(w.ctx, api.TargetsRequest{Targets: []api.Target{good, right}})
 		w.must(err)
+	}
+	if logins := w.logins(w.b); len(logins) != 0 {
+		t.Errorf("the host still keeps %q", logins)
+	}
+}
+
+// A login that a target of the host asks for.
+const (
+	lockedIQN = "iqn.2024-01.org.wherry:locked"
+	lockedBy  = "ferryman"
+	lockedKey = "correct-horse"
+)
+
+// locked offers a file of pool second as a LUN that asks for a login.
+func (w *world) locked(on *side, number int, file string) {
+	w.Helper()
+	w.cleanup("forgetting logins", func(ctx context.Context) error {
+		for _, s := range w.sides() {
+			if _, err := s.Exec(ctx, "sh", "-c", `virsh -q secret-list | awk '/ wherry /{print $1}' | xargs -r -n 1 virsh -q secret-undefine`); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	tid := fmt.Sprint(number)
+	for _, words := range [][]string{
+		{"--op", "new", "--mode", "target", "--tid", tid, "--targetname", lockedIQN},
+		{"--op", "new", "--mode", "logicalunit", "--tid", tid, "--lun", "1", "--backing-store", filepath.Join(harness.SecondPath, file)},
+		{"--op", "bind", "--mode", "target", "--tid", tid, "--initiator-address", "ALL"},
+		{"--op", "new", "--mode", "account", "--user", lockedBy, "--password", lockedKey},
+		{"--op", "bind", "--mode", "account", "--tid", tid, "--user", lockedBy},
+	} {
+		w.exec(on, append([]string{"tgtadm", "--lld", "iscsi"}, words...)...)
+	}
+}
+
+// logins are the logins that a host's libvirt keeps for Wherry.
+func (w *world) logins(on *side) []string {
+	w.Helper()
+	var out []string
+	for line := range strings.Lines(w.exec(on, "virsh", "-q", "secret-list")) {
+		if strings.Contains(line, "wherry ") {
+			out = append(out, strings.TrimSpace(line))
+		}
+	}
+	return out
+}
+
+// A disk moves onto a LUN that asks for a login. The instance's own QEMU logs in
+// with it, at the next start too, and the login goes with the instance.
+func TestLocalDiskMovesOntoALUNWithALogin(t *testing.T) {
+	w := begin(t)
+	name := w.unique("vm")
+	target, _, _ := w.unit(w.b, 1, 2*imageSize)
+	w.locked(w.b, 2, "unit1.raw")
+	target.IQN, target.CHAP = lockedIQN, &api.CHAP{User: lockedBy, Secret: lockedKey}
+	w.foreign(w.a, harness.Domain{Name: name, MemoryMiB: 96, Disks: []harness.Disk{
+		{Target: "vda", Source: w.loaded(w.a, name+".qcow2", mib)},
+		{Target: "vdb", Source: w.loaded(w.a, name+"-data.qcow2", 2*mib)},
+	}})
+	request := api.MigrateRequest{Disks: []api.DiskRequest{{Target: "vdb", Connect: &target}}}
+	if plan := w.plan(w.a, name, request); strings.Contains(fmt.Sprintf("%+v", *w.planned(plan, "vdb").Connect), lockedKey) || w.planned(plan, "vdb").Connect.CHAP != nil {
+		t.Errorf("plan %+v shows the login", w.planned(plan, "vdb").Connect)
+	}
+	w.migrate(w.a, name, request)
+	if reports := w.alive(name, w.b); len(reports) != 2 {
+		t.Errorf("%d disks verified, %+v; want both", len(reports), reports)
+	}
+	if logins := w.logins(w.b); len(logins) != 1 || !strings.Contains(logins[0], lockedIQN) {
+		t.Errorf("the host keeps %q; want the login", logins)
+	}
+	if xml := w.exec(w.b, "virsh", "dumpxml", "--inactive", name); strings.Contains(xml, lockedKey) || !strings.Contains(xml, lockedBy) {
+		t.Errorf("definition %s; want the user, and not the secret", xml)
+	}
+
+	w.migrate(w.b, name, api.MigrateRequest{Disks: []api.DiskRequest{{Target: "vdb", Pool: "default"}}})
+	if reports := w.alive(name, w.a); len(reports) != 2 {
+		t.Errorf("%d disks verified, %+v; want both", len(reports), reports)
+	}
+	for _, s := range w.sides() {
+		if logins := w.logins(s); len(logins) != 0 {
+			t.Errorf("host %s still keeps %q", s.Name, logins)
+		}
 	}
 }
 

@@ -61,9 +61,14 @@ func (s *Service) makeAll(ctx context.Context, e *entry, created func()) error {
 			return err
 		}
 	}
-	created()
+	fills := func(d api.IncomingDisk) bool { return d.Seed != nil && !d.Existing }
+	// Where nothing takes long the source hears at once that all is ready, and
+	// need not ask again.
+	if slices.ContainsFunc(disks, fills) {
+		created()
+	}
 	for _, d := range disks {
-		if d.Seed == nil || d.Existing {
+		if !fills(d) {
 			continue
 		}
 		if err := s.fill(ctx, e, d); err != nil {

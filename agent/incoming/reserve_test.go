@@ -35,6 +35,17 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// Where nothing has to be filled the first answer says that all is ready: the
+// source, and the instance with it, need not wait to ask again.
+func TestReserveAnswersWhenReady(t *testing.T) {
+	w := newWorld(t)
+	in, err := w.Reserve(t.Context(), w.request())
+	must(t, err)
+	if in.State != "ready" {
+		t.Errorf("state %q; want it ready at once", in.State)
+	}
+}
+
 func TestReserveNeedsItsNames(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.Reserve(t.Context(), api.IncomingRequest{Name: "vm", UUID: uuid})

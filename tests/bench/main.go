@@ -9,6 +9,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -51,6 +52,7 @@ type cost struct {
 	filling  time.Duration // filling the destination's volume, no part of the control
 	wire     int64         // bytes sent and received by the source
 	downtime time.Duration
+	phases   map[string]time.Duration // of Wherry
 }
 
 func bench(ctx context.Context, runs int, data int64) error {
@@ -89,7 +91,16 @@ func median(costs []cost) cost {
 		filling:  middle(costs, func(c cost) time.Duration { return c.filling }),
 		wire:     middle(costs, func(c cost) int64 { return c.wire }),
 		downtime: middle(costs, func(c cost) time.Duration { return c.downtime }),
+		phases:   phases(costs),
 	}
+}
+
+func phases(costs []cost) map[string]time.Duration {
+	out := map[string]time.Duration{}
+	for name := range costs[0].phases {
+		out[name] = middle(costs, func(c cost) time.Duration { return c.phases[name] })
+	}
+	return out
 }
 
 func middle[T cmp.Ordered](costs []cost, of func(cost) T) T {
@@ -119,10 +130,14 @@ func report(k kind, virsh, wherry cost) {
 		ratio(wherry.perform.Seconds(), virsh.perform.Seconds()), "", ratio(float64(wherry.wire), float64(virsh.wire)),
 		ratio(wherry.downtime.Seconds(), virsh.downtime.Seconds()))
 	over, allowed := wherry.wall-virsh.wall, max(time.Duration(float64(virsh.wall)*allowedShare), allowedTime)
+	fmt.Printf("%-13s phases of wherry in ms:", "")
+	for _, name := range slices.Sorted(maps.Keys(wherry.phases)) {
+		fmt.Printf(" %s %d", name, wherry.phases[name].Milliseconds())
+	}
 	verdict := "met"
 	if over > allowed {
 		verdict = "NOT MET"
 	}
-	fmt.Printf("%-13s control: %d ms beside libvirt's part and the filling; %+d ms against virsh, %d allowed: %s\n\n", "",
+	fmt.Printf("\n%-13s control: %d ms beside libvirt's part and the filling; %+d ms against virsh, %d allowed: %s\n\n", "",
 		(wherry.wall - wherry.perform - wherry.filling).Milliseconds(), over.Milliseconds(), allowed.Milliseconds(), verdict)
 }

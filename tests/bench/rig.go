@@ -82,7 +82,7 @@ func (r *rig) close() {
 // template makes the image, and gives its checksum.
 func template(ctx context.Context, folder string, size, data int64) (file, sum string, err error) {
 	raw, file := filepath.Join(folder, "raw"), filepath.Join(folder, "template.qcow2")
-	if err := image.Make(raw, "bench", "1", size, data); err != nil {
+	if err := image.Make(raw, "bench", fmt.Sprint(time.Now().UnixNano()), size, data); err != nil {
 		return "", "", err
 	}
 	if out, err := exec.CommandContext(ctx, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, file).CombinedOutput(); err != nil {
@@ -112,7 +112,8 @@ func register(ctx context.Context, h *harness.Host, file, sum string) (string, e
 		return "", err
 	}
 	defer agent.Close()
-	const id = "bench"
+	// Another content each time needs another name on a lab that is up already.
+	id := "bench-" + sum[len("sha256:"):][:12]
 	op, err := agent.RegisterTemplate(ctx, api.TemplateRequest{ID: id, URL: fmt.Sprintf("http://%s/%s", listener.Addr(), filepath.Base(file)),
 		Checksum: sum, Format: "qcow2"}, "")
 	if err != nil {
@@ -187,9 +188,13 @@ func (r *rig) wherry(ctx context.Context, k kind) (cost, error) {
 	if err := json.Unmarshal([]byte(out), &op); err != nil {
 		return c, fmt.Errorf("%q: %w", out, err)
 	}
-	c.perform = op.Result.Phases["perform"].Std()
+	c.phases = map[string]time.Duration{}
+	for name, d := range op.Result.Phases {
+		c.phases[name] = d.Std()
+	}
+	c.perform = c.phases["perform"]
 	if k.seeded {
-		c.filling = op.Result.Phases["prepare"].Std()
+		c.filling = c.phases["prepare"]
 	}
 	return c, nil
 }

@@ -33,7 +33,8 @@ type world struct {
 // side is one host with its agent.
 type side struct {
 	*harness.Host
-	api *client.Client
+	api    *client.Client
+	logged int // length of the agent's log when the test began
 }
 
 // begin gives a test both hosts, emptied of instances and volumes.
@@ -64,7 +65,9 @@ func (w *world) side(h *harness.Host) *side {
 	c, err := client.New("unix:"+h.Socket(), client.TLS{})
 	w.must(err)
 	w.Cleanup(c.Close)
-	return &side{Host: h, api: c}
+	log, err := h.AgentLog(w.ctx)
+	w.must(err)
+	return &side{Host: h, api: c, logged: len(log)}
 }
 
 // other gives the opposite host.
@@ -82,13 +85,20 @@ func (w *world) must(err error) {
 	}
 }
 
-// logs shows the end of both agents' logs, for a test that failed.
+// logLines bounds what a failed test shows of an agent's log.
+const logLines = 100
+
+// logs shows what both hosts hold, and what their agents have logged since the
+// test began, for one that failed.
 func (w *world) logs() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for _, s := range w.sides() {
-		out, err := s.Exec(ctx, "sh", "-c", "cat /proc/1/environ >/dev/null; virsh -q list --all; find /var/lib/libvirt/images /srv/second -type f")
+		out, err := s.Exec(ctx, "sh", "-c", "virsh -q list --all; find /var/lib/libvirt/images /srv/second -type f")
 		w.Logf("host %s: %s %v", s.Name, out, err)
+		log, err := s.AgentLog(ctx)
+		lines := strings.Split(strings.TrimSpace(log[min(s.logged, len(log)):]), "\n")
+		w.Logf("the agent of host %s, at last (%v):\n%s", s.Name, err, strings.Join(lines[max(0, len(lines)-logLines):], "\n"))
 	}
 }
 

@@ -80,6 +80,9 @@ func (h *Host) Agent(ctx context.Context, command string, environment ...string)
 	return h.lab.control(ctx, "agent", h.Name, append([]string{command}, environment...)...)
 }
 
+// AgentLog is what the host's agent has logged since the host is up, over all its starts.
+func (h *Host) AgentLog(ctx context.Context) (string, error) { return h.lab.log(ctx, h.Name) }
+
 // Libvirtd starts, stops, kills or restarts the host's libvirtd. Guests live on.
 func (h *Host) Libvirtd(ctx context.Context, command string) error {
 	return h.lab.control(ctx, "libvirtd", h.Name, command)

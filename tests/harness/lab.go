@@ -31,6 +31,8 @@ type transport interface {
 	// folder is where a folder of the host (see the constants below) is seen from here. It fails with
 	// errors.ErrUnsupported where it is not.
 	folder(host, path string) (string, error)
+	// log is everything that the host's agent has logged since the host is up.
+	log(ctx context.Context, host string) (string, error)
 	// namespace is the path of the host's network namespace. It fails with errors.ErrUnsupported.
 	namespace(host string) (string, error)
 }

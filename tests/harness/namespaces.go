@@ -30,6 +30,11 @@ func (n namespaces) control(ctx context.Context, verb, host string, args ...stri
 	return err
 }
 
+func (n namespaces) log(_ context.Context, host string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(n.state, host, "agent.log"))
+	return string(text), err
+}
+
 func (n namespaces) folder(host, path string) (string, error) {
 	switch path {
 	case ImagesPath:

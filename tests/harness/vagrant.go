@@ -69,6 +69,10 @@ func (v vagrant) script(verb string, args []string) (string, error) {
 	}
 }
 
+func (v vagrant) log(ctx context.Context, host string) (string, error) {
+	return run(v.command(ctx, host, "journalctl", "--unit", "wherry", "--boot", "--output", "cat", "--no-pager"), nil)
+}
+
 func (v vagrant) folder(host, path string) (string, error) {
 	return "", fmt.Errorf("folder %q of host %q: %w", path, host, errors.ErrUnsupported)
 }

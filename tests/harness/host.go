@@ -155,10 +155,11 @@ func (h *Host) Remove(ctx context.Context, name string) error {
 const resetScript = `
 virsh -q list --all --name | while IFS= read -r name; do
 	[ -n "$name" ] || continue
-	virsh -q destroy "$name" 2>/dev/null
-	virsh -q undefine --snapshots-metadata --managed-save "$name" 2>/run/reset.log ||
-		! virsh -q list --all --name | grep -qxF -- "$name" || { cat /run/reset.log >&2; exit 1; }
-done && find "$@" -ignore_readdir_race -mindepth 1 -delete && virsh -q 'pool-refresh default; pool-refresh second; pool-refresh shared' >&2`
+	virsh -q destroy "$name"
+	virsh -q undefine --snapshots-metadata --managed-save "$name"
+done 2>/run/reset.log
+left=$(virsh -q list --all --name) && [ -z "$left" ] || { echo "domains stay: $left" >&2; cat /run/reset.log >&2; exit 1; }
+find "$@" -ignore_readdir_race -mindepth 1 -delete && virsh -q 'pool-refresh default; pool-refresh second; pool-refresh shared' >&2`
 
 // Reset removes every domain and every file of the host's pools, so that a test starts from nothing.
 func (h *Host) Reset(ctx context.Context) error {

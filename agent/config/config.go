@@ -79,13 +79,23 @@ type Pool struct {
 	Identity string `mapstructure:"identity"`
 }
 
-// Templates configures downloads.
+// Templates configures where templates come from and how they are kept.
 type Templates struct {
 	Pool           string        `mapstructure:"pool"`             // pool of a request that names none
 	AllowAddresses []string      `mapstructure:"allow_addresses"`  // networks (CIDR) of private addresses that may be fetched from
 	FileFolders    []string      `mapstructure:"file_folders"`     // folders that file:// may name
+	CA             string        `mapstructure:"ca"`               // PEM file of authorities of image servers, besides the host's own
 	MaxVirtualSize int64         `mapstructure:"max_virtual_size"` // bytes
+	MaxSize        int64         `mapstructure:"max_size"`         // bytes of an image file, unpacked
 	IdleTimeout    time.Duration `mapstructure:"idle_timeout"`     // without a byte received
+	RetryFirst     time.Duration `mapstructure:"retry_first"`      // from a failure to the next attempt; doubles
+	RetryMax       time.Duration `mapstructure:"retry_max"`        // what the doubling ends at
+	Downloads      int           `mapstructure:"downloads"`        // at once, from URLs and peers together
+	Senders        int           `mapstructure:"senders"`          // templates sent to peers at once
+	Bandwidth      int64         `mapstructure:"bandwidth"`        // bytes per second for all downloads together; 0 = no limit
+	CheckInterval  time.Duration `mapstructure:"check_interval"`   // between looks at whether copies are unchanged
+	UnusedAge      time.Duration `mapstructure:"unused_age"`       // a copy that nothing stands on goes after so long; 0 = stays
+	MinFree        int           `mapstructure:"min_free"`         // percent free in a pool under which unused copies go, oldest first; 0 = stay
 }
 
 // Targets configures targets of the type file.
@@ -141,7 +151,14 @@ func Default() Config {
 			AllowAddresses: []string{},
 			FileFolders:    []string{},
 			MaxVirtualSize: 2 << 40,
-			IdleTimeout:    60 * time.Second,
+			MaxSize:        2 << 40,
+			IdleTimeout:    30 * time.Second,
+			RetryFirst:     time.Minute,
+			RetryMax:       5 * time.Minute,
+			Downloads:      4,
+			Senders:        3,
+			CheckInterval:  time.Minute,
+			MinFree:        5,
 		},
 		Targets: Targets{FileFolders: []string{}},
 		PowerFlex: PowerFlex{

@@ -31,6 +31,10 @@ type Instance struct {
 	Snapshots int    `json:"snapshots,omitempty"`
 	Disks     []Disk `json:"disks,omitempty"`
 	Operation string `json:"operation,omitempty"`
+	// Health is "ok", or "degraded" where HealthReasons tell why: an image that
+	// a disk stands on is gone or has changed.
+	Health        string   `json:"health"`
+	HealthReasons []string `json:"health_reasons,omitempty"`
 }
 
 // Disk is one block device of an instance and what it stands on.

@@ -45,18 +45,38 @@ type Template struct {
 
 // TemplateCopy is a template on one pool of this host. Progress is 0 to 100.
 type TemplateCopy struct {
-	Pool      string     `json:"pool"`
-	Path      string     `json:"path,omitempty"`
-	State     string     `json:"state"`
-	Progress  int        `json:"progress"`
-	Message   string     `json:"message,omitempty"`
-	Attempts  int        `json:"attempts"`
-	RetryAt   *time.Time `json:"retry_at,omitempty"`
-	UpdatedAt time.Time  `json:"updated_at"`
+	Pool     string `json:"pool"`
+	Path     string `json:"path,omitempty"`
+	State    string `json:"state"`
+	Progress int    `json:"progress"`
+	Message  string `json:"message,omitempty"`
+	// Code and Class say why a copy failed: for programs, and whose fault it is
+	// ("source", "policy", "local"). FailedSince is the first failure in a row.
+	Code        string     `json:"code,omitempty"`
+	Class       string     `json:"class,omitempty"`
+	FailedSince *time.Time `json:"failed_since,omitempty"`
+	Attempts    int        `json:"attempts"`           // since it was ready, or was told to retry
+	RetryAt     *time.Time `json:"retry_at,omitempty"` // absent: not by itself
+	// Origin is where the bytes come from, or came from. BytesTotal is -1 while
+	// it is not known.
+	Origin     string    `json:"origin,omitempty"`
+	BytesDone  int64     `json:"bytes_done"`
+	BytesTotal int64     `json:"bytes_total"`
+	Allocated  int64     `json:"allocated"` // bytes on disk
+	UpdatedAt  time.Time `json:"updated_at"`
 }
 
-// TemplateRef says that a volume stands on a template copy.
+// Who knows of a template ref: the store, the instance's real chain, or both.
+const (
+	RefRecorded = "recorded"
+	RefFound    = "found"
+	RefBoth     = "both"
+)
+
+// TemplateRef says that a volume stands on a template copy. Known is one of
+// the constants; "recorded" and "found" are disagreements.
 type TemplateRef struct {
+	Known    string `json:"known"`
 	Project  string `json:"project"`
 	Instance string `json:"instance"`
 	Disk     string `json:"disk"`

@@ -1,0 +1,39 @@
+// Package source opens images where they lie: at a URL, at one of several
+// mirrors, in a folder of this host, or at a peer.
+package source
+
+import (
+	"context"
+	"io"
+)
+
+// Validator tells whether a content is still the one that was begun. The zero
+// value knows nothing.
+type Validator struct {
+	ETag         string `json:"etag,omitempty"` // as sent; weak ones are not kept
+	LastModified string `json:"last_modified,omitempty"`
+	Total        int64  `json:"total"` // bytes of the whole, -1 where unknown
+}
+
+// At is where to begin. The zero value is the beginning of any content.
+type At struct {
+	Offset int64
+	Validator
+}
+
+// Stream is content from Offset on. Offset is what was asked for, or 0 where
+// the origin does not resume, or has other content by now.
+type Stream struct {
+	io.ReadCloser
+	Offset int64
+	Validator
+}
+
+// Origin is one place that has an image.
+type Origin interface {
+	// Name is for people; it holds no secret.
+	Name() string
+	// Open begins to read. ctx covers the reading too. Errors are, or wrap, a
+	// *fault.Fault.
+	Open(ctx context.Context, at At) (Stream, error)
+}

@@ -13,7 +13,7 @@ import (
 // decodeHook reads the spellings that YAML has no type for. Durations and
 // sizes are told apart by the Go type of the field: every int64 of a Config is
 // a size in bytes.
-var decodeHook = mapstructure.ComposeDecodeHookFunc(decodeBool, decodeDuration, decodeSize, decodeList)
+var decodeHook = mapstructure.ComposeDecodeHookFunc(decodeBool, decodeInt, decodeDuration, decodeSize, decodeList)
 
 var (
 	durationType = reflect.TypeFor[time.Duration]()
@@ -25,6 +25,14 @@ var (
 func decodeBool(from, to reflect.Type, data any) (any, error) {
 	if to.Kind() == reflect.Bool && from.Kind() != reflect.Bool && from.Kind() != reflect.String {
 		return nil, fmt.Errorf("%v is not true or false", data)
+	}
+	return data, nil
+}
+
+// decodeInt refuses what the decoder would round or take for 0 or 1.
+func decodeInt(from, to reflect.Type, data any) (any, error) {
+	if to.Kind() == reflect.Int && from.Kind() != reflect.Int && from.Kind() != reflect.String {
+		return nil, fmt.Errorf("%v is not a whole number", data)
 	}
 	return data, nil
 }
@@ -120,6 +128,8 @@ func plainType(t reflect.Type) string {
 	switch {
 	case t.Kind() == reflect.Bool:
 		return "true or false"
+	case t.Kind() == reflect.Int:
+		return "a whole number"
 	case t.Kind() == reflect.Int64:
 		return "a size"
 	case t.Kind() == reflect.Slice:

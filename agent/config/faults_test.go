@@ -65,6 +65,21 @@ func TestFaults(t *testing.T) {
 		{"address without a mask", "templates: {allow_addresses: [10.0.0.1]}", []string{"templates.allow_addresses[0]", "10.0.0.1"}},
 		{"relative folder", "templates: {file_folders: [/a, b]}", []string{"templates.file_folders[1]"}},
 		{"no room for templates", "templates: {max_virtual_size: 0}", []string{"templates.max_virtual_size"}},
+		{"no room for a file", "templates: {max_size: -1}", []string{"templates.max_size", "-1 is not a positive size"}},
+		{"relative authorities", "templates: {ca: ca.pem}", []string{"templates.ca", `"ca.pem"`}},
+		{"no idle time", "templates: {idle_timeout: 0s}", []string{"templates.idle_timeout"}},
+		{"retry at once", "templates: {retry_first: 10ms}", []string{"templates.retry_first", "less than 1s"}},
+		{"retry that shrinks", "templates: {retry_first: 2m, retry_max: 90s}", []string{"templates.retry_max", "1m30s", "templates.retry_first (2m0s)"}},
+		{"no download", "templates: {downloads: 0}", []string{"templates.downloads", "0 is not between 1 and 64"}},
+		{"too many senders", "templates: {senders: 65}", []string{"templates.senders", "65"}},
+		{"half a download", "templates: {downloads: 1.5}", []string{"templates.downloads", "1.5 is not a whole number"}},
+		{"number in words", "templates: {senders: many}", []string{"templates.senders", `"many" is not a whole number`}},
+		{"truth as number", "templates: {senders: true}", []string{"templates.senders", "true is not a whole number"}},
+		{"negative rate", "templates: {bandwidth: -5}", []string{"templates.bandwidth", "-5 is negative"}},
+		{"check without end", "templates: {check_interval: 1ms}", []string{"templates.check_interval", "less than 1s"}},
+		{"negative age", "templates: {unused_age: -1h}", []string{"templates.unused_age", "negative"}},
+		{"more free than can be", "templates: {min_free: 91}", []string{"templates.min_free", "91 is not between 0 and 90"}},
+		{"negative free", "templates: {min_free: -1}", []string{"templates.min_free", "-1"}},
 		{"relative target folder", "targets: {file_folders: [x]}", []string{"targets.file_folders[0]"}},
 		{"rescan by PATH", "powerflex: {rescan: [drv_cfg]}", []string{"powerflex.rescan[0]"}},
 		{"unknown level", "log: {level: warning}", []string{"log.level", `did you mean "warn"?`}},
@@ -92,6 +107,8 @@ func TestAllowed(t *testing.T) {
 		"any port on loopback":      "listen: {tcp: '127.0.0.1:0'}",
 		"insecure in so many words": "listen: {tcp: ':8470', insecure: true}\npeers: ['http://b:8470']",
 		"everything off":            "listen: {tcp: '', metrics: ''}\npowerflex: {rescan: []}",
+		"nothing collected":         "templates: {min_free: 0, unused_age: 0s}",
+		"retry at one pace":         "templates: {retry_first: 1m, retry_max: 1m}",
 		"libvirt's test driver":     "hypervisor: {uri: 'test:///default'}",
 	} {
 		if _, err := load(t, file); err != nil {
@@ -158,6 +175,11 @@ func TestCheckFiles(t *testing.T) {
 	err := c.CheckFiles()
 	if err == nil || !strings.Contains(err.Error(), "tls.cert:") || !strings.Contains(err.Error(), "tls.key:") || strings.Contains(err.Error(), "tls.ca") {
 		t.Errorf("two of three files are missing: %v", err)
+	}
+	c = config.Default()
+	c.Templates.CA = write(t, "no certificate")
+	if err := c.CheckFiles(); err == nil || !strings.Contains(err.Error(), "templates.ca:") {
+		t.Errorf("a file of authorities without one: %v", err)
 	}
 }
 

@@ -82,7 +82,7 @@ hypervisor: {uri: "qemu+unix:///system"}
 migration: {libvirt_uri: "qemu+tcp://a/system", address: 192.0.2.1, tls: true, timeout: 1h, stall_timeout: 5s, max_downtime: 1s, bandwidth: 200MiB, lease: 10s}
 peers: ["https://b:8470"]
 pools: [{name: Fast-A, identity: San/LUN}]
-templates: {pool: t, allow_addresses: [10.0.0.0/8, "fd00::/8"], file_folders: [/f], max_virtual_size: 1073741824, idle_timeout: 3m}
+templates: {pool: t, allow_addresses: [10.0.0.0/8, "fd00::/8"], file_folders: [/f], ca: /t/images, max_virtual_size: 1073741824, max_size: 5GiB, idle_timeout: 3m, retry_first: 2s, retry_max: 4s, downloads: 7, senders: 8, bandwidth: 3MiB, check_interval: 5s, unused_age: 720h, min_free: 10}
 targets: {file_folders: [/g]}
 powerflex: {root: /p, rescan: [/bin/rescan, now], timeout: 1s}
 iscsi: {timeout: 2s}
@@ -102,7 +102,9 @@ func everythingWant() config.Config {
 		Peers: []string{"https://b:8470"},
 		Pools: []config.Pool{{Name: "Fast-A", Identity: "San/LUN"}},
 		Templates: config.Templates{Pool: "t", AllowAddresses: []string{"10.0.0.0/8", "fd00::/8"}, FileFolders: []string{"/f"},
-			MaxVirtualSize: 1 << 30, IdleTimeout: 3 * time.Minute},
+			CA: "/t/images", MaxVirtualSize: 1 << 30, MaxSize: 5 << 30, IdleTimeout: 3 * time.Minute,
+			RetryFirst: 2 * time.Second, RetryMax: 4 * time.Second, Downloads: 7, Senders: 8, Bandwidth: 3 << 20,
+			CheckInterval: 5 * time.Second, UnusedAge: 30 * 24 * time.Hour, MinFree: 10},
 		Targets:    config.Targets{FileFolders: []string{"/g"}},
 		PowerFlex:  config.PowerFlex{Root: "/p", Rescan: []string{"/bin/rescan", "now"}, Timeout: time.Second},
 		ISCSI:      config.ISCSI{Timeout: 2 * time.Second},

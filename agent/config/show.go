@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -68,20 +69,23 @@ func plain(value any) any {
 	}
 }
 
-// CheckFiles reports the certificates that cannot be read, all at once. It
-// says nothing of what is in them.
+// CheckFiles reports the certificates that cannot be read, all at once, and
+// authorities of image servers in which there is no certificate.
 func (c Config) CheckFiles() error {
 	var faults faults
-	for _, p := range []struct{ key, path string }{{"tls.ca", c.TLS.CA}, {"tls.cert", c.TLS.Cert}, {"tls.key", c.TLS.Key}} {
+	for _, p := range []struct{ key, path string }{
+		{"tls.ca", c.TLS.CA}, {"tls.cert", c.TLS.Cert}, {"tls.key", c.TLS.Key}, {"templates.ca", c.Templates.CA},
+	} {
 		if p.path == "" {
 			continue
 		}
-		f, err := os.Open(p.path)
-		if err != nil {
+		pem, err := os.ReadFile(p.path)
+		switch {
+		case err != nil:
 			faults.add(p.key, "%w", err)
-			continue
+		case p.key == "templates.ca" && !x509.NewCertPool().AppendCertsFromPEM(pem):
+			faults.add(p.key, "%q holds no certificate in PEM form", p.path)
 		}
-		f.Close()
 	}
 	return errors.Join(faults...)
 }

@@ -146,10 +146,33 @@ func (c Config) validateTemplates(f *faults) {
 		}
 	}
 	f.folders("templates.file_folders", t.FileFolders)
-	if t.MaxVirtualSize <= 0 {
-		f.add("templates.max_virtual_size", "%d is not a positive size", t.MaxVirtualSize)
+	if t.CA != "" {
+		f.absolute("templates.ca", t.CA)
 	}
+	f.size("templates.max_virtual_size", t.MaxVirtualSize)
+	f.size("templates.max_size", t.MaxSize)
+	if t.Bandwidth < 0 {
+		f.add("templates.bandwidth", "%d is negative", t.Bandwidth)
+	}
+	f.between("templates.downloads", t.Downloads, 1, 64)
+	f.between("templates.senders", t.Senders, 1, 64)
+	c.validateTemplateTimes(f)
+}
+
+func (c Config) validateTemplateTimes(f *faults) {
+	t := c.Templates
 	f.positive("templates.idle_timeout", t.IdleTimeout)
+	// Less would keep a broken source busy with nothing but our attempts.
+	f.atLeast("templates.retry_first", t.RetryFirst, time.Second)
+	if t.RetryMax < t.RetryFirst {
+		f.add("templates.retry_max", "%s is less than templates.retry_first (%s)", t.RetryMax, t.RetryFirst)
+	}
+	f.atLeast("templates.check_interval", t.CheckInterval, time.Second)
+	if t.UnusedAge < 0 {
+		f.add("templates.unused_age", "%s is negative", t.UnusedAge)
+	}
+	// More than 90 would delete every unused copy of a pool in plain use.
+	f.between("templates.min_free", t.MinFree, 0, 90)
 }
 
 func (c Config) validateConnectors(f *faults) {
@@ -177,6 +200,24 @@ func (f *faults) folders(key string, paths []string) {
 func (f *faults) positive(key string, d time.Duration) {
 	if d <= 0 {
 		f.add(key, "%s is not a positive duration", d)
+	}
+}
+
+func (f *faults) atLeast(key string, d, least time.Duration) {
+	if d < least {
+		f.add(key, "%s is less than %s", d, least)
+	}
+}
+
+func (f *faults) size(key string, bytes int64) {
+	if bytes <= 0 {
+		f.add(key, "%d is not a positive size", bytes)
+	}
+}
+
+func (f *faults) between(key string, n, least, most int) {
+	if n < least || n > most {
+		f.add(key, "%d is not between %d and %d", n, least, most)
 	}
 }
 

@@ -37,7 +37,7 @@ func (r *Registry) adopt(ctx context.Context, t Template, pool, path string) err
 	if err := s.match(t.Checksum, t.Digest); err != nil {
 		return fmt.Errorf("%q: %w: %w", path, ErrOccupied, err)
 	}
-	image, err := r.intake.Check(ctx, path, t.Format)
+	image, err := r.intake.Check(ctx, file, t.Format)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/wherry-kvm/wherry/template"
+	"github.com/wherry-kvm/wherry/template/intake"
 )
 
 // dying ends the process at a write, before or after it took effect.
@@ -47,7 +48,7 @@ func openIn(t *testing.T, dir string, wrap func(folder) template.Store) *templat
 	r, err := template.Open(template.Options{
 		Store: wrap(folder(filepath.Join(dir, "store"))), DefaultPool: "default",
 		Fetcher: template.NewDownload(template.HTTPOptions{}, filepath.Join(dir, "files")),
-		Intake:  template.Rules{Inspect: inspect},
+		Intake:  intake.Rules{},
 		Pools: func(context.Context) ([]template.Pool, error) {
 			return []template.Pool{{Name: "default", Path: filepath.Join(dir, "pool")}}, nil
 		},

@@ -24,7 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wherry-kvm/wherry/template"
-	"github.com/wherry-kvm/wherry/volume"
+	"github.com/wherry-kvm/wherry/template/intake"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -34,16 +34,6 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// inspect is the look into an image that the agent uses.
-func inspect(path, format string) (template.ImageInfo, error) {
-	l, err := volume.Inspect(path, volume.Format(format))
-	return template.ImageInfo{
-		Format: string(l.Format), VirtualSize: l.VirtualSize, BackingFile: l.BackingFile,
-		ExternalData: l.ExternalData, DataFile: l.DataFile, Encrypted: l.Encrypted, Snapshots: l.Snapshots,
-		Dirty: l.Dirty, Corrupt: l.Corrupt, UnknownIncompatible: l.UnknownIncompatible,
-	}, err
 }
 
 // host is a registry with its surroundings, which outlive it.
@@ -70,7 +60,7 @@ func newHost(t testing.TB) *host {
 
 func (h *host) options() template.Options {
 	return template.Options{
-		Store: h.store, Fetcher: h.download, Intake: template.Rules{Inspect: inspect}, DefaultPool: "default",
+		Store: h.store, Fetcher: h.download, Intake: intake.Rules{}, DefaultPool: "default",
 		Pools: func(context.Context) ([]template.Pool, error) {
 			return []template.Pool{{Name: "other", Path: h.other}, {Name: "default", Path: h.pool}}, nil
 		},

@@ -158,9 +158,9 @@ func (r *Registry) accept(ctx context.Context, t Template, pool, dir string, p p
 		return err
 	}
 	if err := p.sums.match(t.Checksum, t.Digest); err != nil {
-		return whatCame(p.path, err)
+		return whatCame(p.file, err)
 	}
-	info, err := r.intake.Check(ctx, p.path, t.Format)
+	info, err := r.intake.Check(ctx, p.file, t.Format)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,9 +38,11 @@ type Fetcher interface {
 
 // Intake decides whether a file may become a template.
 type Intake interface {
-	// Check looks into the file, which is declared to be of the given format.
-	// It returns ErrImage, with the rule that was broken.
-	Check(ctx context.Context, path, format string) (ImageInfo, error)
+	// Check looks into the open file, which is declared to be of the given
+	// format. What it refuses is a *fault.Fault of code "image" or
+	// "not-an-image", with the rule that was broken; any other error says that
+	// it could not look. It neither closes nor moves the file.
+	Check(ctx context.Context, file *os.File, format string) (ImageInfo, error)
 }
 
 // Options of a registry. Store, Pools, Fetcher and Intake are required.

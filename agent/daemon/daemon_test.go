@@ -168,17 +168,6 @@ func TestSelfURL(t *testing.T) {
 	}
 }
 
-func TestInspectImage(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "image")
-	must(t, os.WriteFile(path, make([]byte, 1024), 0o600))
-	if got, err := inspectImage(path, "raw"); err != nil || got.VirtualSize != 1024 {
-		t.Errorf("raw: %+v, %v", got, err)
-	}
-	if _, err := inspectImage(path, "qcow2"); err == nil {
-		t.Error("zeros are no qcow2 image")
-	}
-}
-
 // An event's project is the record's.
 func TestProjectOfAnEvent(t *testing.T) {
 	d := &daemon{records: record.Dir(t.TempDir())}

@@ -14,7 +14,7 @@ import (
 	agenttarget "github.com/wherry-kvm/wherry/agent/target"
 	"github.com/wherry-kvm/wherry/agent/templates"
 	"github.com/wherry-kvm/wherry/template"
-	"github.com/wherry-kvm/wherry/volume"
+	"github.com/wherry-kvm/wherry/template/intake"
 	"github.com/wherry-kvm/wherry/volume/target"
 )
 
@@ -88,7 +88,7 @@ func (d *daemon) registry(s *services) (*template.Registry, error) {
 			return out, nil
 		},
 		Fetcher: template.NewDownload(template.HTTPOptions{IdleTimeout: c.Templates.IdleTimeout, AllowAddress: allow}, c.Templates.FileFolders...),
-		Intake:  template.Rules{Inspect: inspectImage, MaxVirtualSize: c.Templates.MaxVirtualSize},
+		Intake:  intake.Rules{MaxVirtualSize: c.Templates.MaxVirtualSize},
 		Notify:  s.warm.template,
 	})
 }
@@ -111,16 +111,6 @@ func addresses(cidrs []string) (func(net.IP) bool, error) {
 		}
 		return template.PublicAddress(ip)
 	}, nil
-}
-
-// inspectImage reads an image's header for the intake of templates.
-func inspectImage(path, format string) (template.ImageInfo, error) {
-	l, err := volume.Inspect(path, volume.Format(format))
-	if err != nil {
-		return template.ImageInfo{}, err
-	}
-	return template.ImageInfo{VirtualSize: l.VirtualSize, BackingFile: l.BackingFile, DataFile: l.DataFile, Encrypted: l.Encrypted,
-		Snapshots: l.Snapshots, Dirty: l.Dirty, Corrupt: l.Corrupt}, nil
 }
 
 // selfURL is where peers reach this agent; "" when it does not listen.

@@ -37,7 +37,7 @@ func must(t testing.TB, err error) {
 
 type anyImage struct{}
 
-func (anyImage) Check(_ context.Context, _, format string) (template.ImageInfo, error) {
+func (anyImage) Check(_ context.Context, _ *os.File, format string) (template.ImageInfo, error) {
 	return template.ImageInfo{Format: format, VirtualSize: 1 << 20}, nil
 }
 

@@ -1,12 +1,15 @@
-package template
+// Package sniff tells what the beginning of a file looks like. It proves
+// nothing and opens nothing: whether an image may be a template is for
+// template/intake to say.
+package sniff
 
 import (
 	"bytes"
 	"strings"
 )
 
-// headSize is how much of a file Sniff wants to see, in bytes.
-const headSize = 4096
+// HeadSize is how much of a file Kind wants to see, in bytes.
+const HeadSize = 4096
 
 // magics are the beginnings of what could be taken for a raw image. The list
 // is closed by intent: it only refuses.
@@ -35,9 +38,9 @@ var magics = []struct {
 	{257, "ustar", "a tar archive"},
 }
 
-// Sniff tells what the beginning of a file looks like: a format or archive,
+// Kind tells what the beginning of a file looks like: a format or archive,
 // "html", "text", or "" for what may be a raw image.
-func Sniff(head []byte) string {
+func Kind(head []byte) string {
 	for _, m := range magics {
 		if len(head) >= m.at && bytes.HasPrefix(head[m.at:], []byte(m.bytes)) {
 			return m.kind

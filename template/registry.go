@@ -13,6 +13,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/wherry-kvm/wherry/template/fault"
+	"github.com/wherry-kvm/wherry/template/source"
 )
 
 // Store is what the registry needs of a durable store: each write has reached
@@ -45,21 +48,53 @@ type Intake interface {
 	Check(ctx context.Context, file *os.File, format string) (ImageInfo, error)
 }
 
+// Observer hears what the registry does, for metrics. Its methods must not
+// block. from is [FromURL], [FromPeer] or [FromHost].
+type Observer interface {
+	// Received: so many more bytes have come.
+	Received(from string, bytes int64)
+	// Attempt: one origin was asked; why is nil where it gave the image.
+	Attempt(from string, why *fault.Fault)
+}
+
+// Kinds of origins.
+const (
+	FromURL  = "url"
+	FromPeer = "peer"
+	FromHost = "host" // another pool of this host
+)
+
 // Options of a registry. Store, Pools, Fetcher and Intake are required.
 type Options struct {
 	Store   Store
 	Pools   func(ctx context.Context) ([]Pool, error)
 	Fetcher Fetcher
 	Intake  Intake
-	Log     *slog.Logger
-	Now     func() time.Time
+	// Peers gives the hosts that may have the template: the one of SyncFrom
+	// first, then those of the configuration. They are asked by its digest.
+	Peers func(ctx context.Context, t Template) []source.Origin
+	Log   *slog.Logger
+	// Now and After are the clock.
+	Now   func() time.Time
+	After func(time.Duration) <-chan time.Time
 	// DefaultPool is for a Spec that names none.
 	DefaultPool string
-	// MaxSize bounds the bytes of an image file; default 2 TiB.
+	// MaxSize bounds the bytes of an image file, unpacked; default 2 TiB.
 	MaxSize int64
+	// Backoff is from a failure to the next attempt.
+	Backoff Backoff
+	// Downloads is how many run at once, from URLs and peers; default 4.
+	Downloads int
+	// Bandwidth for all of them together, in bytes per second; 0 is no limit.
+	Bandwidth int64
+	// Stopping is the cause of contexts that end because the agent stops: what
+	// was begun is then kept, and goes on at the next start. A context that
+	// ends for any other reason was cancelled by somebody.
+	Stopping error
 	// Notify is told of every change of state, after it was stored and without
 	// a lock held. It must not block.
-	Notify func(Template)
+	Notify   func(Template)
+	Observer Observer
 }
 
 // Registry knows the templates of this host. Its methods may be called at the

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/wherry-kvm/wherry/template/fault"
 )
 
 // States of a copy.
@@ -60,22 +62,40 @@ type Template struct {
 	Headers map[string]string `json:"headers,omitempty"`
 }
 
-// Copy is a template on one pool of this host.
+// Copy is a template on one pool of this host. Sizes are bytes.
 type Copy struct {
-	Pool      string     `json:"pool"`
-	Path      string     `json:"path,omitempty"`
-	State     string     `json:"state"`
-	Progress  int        `json:"progress"` // 0 to 100
-	Message   string     `json:"message,omitempty"`
-	Attempts  int        `json:"attempts"`
-	RetryAt   *time.Time `json:"retry_at,omitempty"`
-	UpdatedAt time.Time  `json:"updated_at"`
+	Pool     string `json:"pool"`
+	Path     string `json:"path,omitempty"`
+	State    string `json:"state"`
+	Progress int    `json:"progress"` // 0 to 100
+	Message  string `json:"message,omitempty"`
+	// Code and Class say why the copy failed, as in package fault. Permanent:
+	// it is not tried again before somebody asks for it.
+	Code      string      `json:"code,omitempty"`
+	Class     fault.Class `json:"class,omitempty"`
+	Permanent bool        `json:"permanent,omitempty"`
+	// FailedSince is the first failure in a row; nil while there was none.
+	FailedSince *time.Time `json:"failed_since,omitempty"`
+	Attempts    int        `json:"attempts"`           // in this row of failures, or since somebody asked
+	RetryAt     *time.Time `json:"retry_at,omitempty"` // nil: not by itself
+	UpdatedAt   time.Time  `json:"updated_at"`
+	// Origin is where the bytes come from, or came from; it holds no secret.
+	Origin string `json:"origin,omitempty"`
+	// BytesDone and BytesTotal (-1: not known) tell readers of a fetch that is
+	// under way. They are not stored: that would be a write for each of them.
+	BytesDone  int64 `json:"-"`
+	BytesTotal int64 `json:"-"`
 	// Inode is the published file's. Owned: this registry published it and may
 	// delete it; false for a file that lay there already with the right bytes.
 	Inode uint64 `json:"inode,omitempty"`
 	Owned bool   `json:"owned,omitempty"`
-	// Partial is the file being written; it was created with O_EXCL under a
-	// random name. PartialInode is 0 until it exists.
+	// Stamp is how the file looked when its bytes were last known to be right.
+	// It stays when the copy is lost: the copy was ready once.
+	Stamp Stamp `json:"stamp,omitzero"`
+	// LastUsed is when a volume last came to stand on the copy, or left it.
+	LastUsed *time.Time `json:"last_used,omitempty"`
+	// Partial is the private folder of the image being written; it was created
+	// under a random name. PartialInode is 0 until it exists.
 	Partial      string `json:"partial,omitempty"`
 	PartialInode uint64 `json:"partial_inode,omitempty"`
 }

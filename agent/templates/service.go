@@ -169,7 +169,8 @@ func show(t template.Template) api.Template {
 		Copies: []api.TemplateCopy{}, Refs: []api.TemplateRef{}}
 	for _, c := range t.Copies {
 		out.Copies = append(out.Copies, api.TemplateCopy{Pool: c.Pool, Path: c.Path, State: c.State, Progress: c.Progress,
-			Message: c.Message, Attempts: c.Attempts, RetryAt: c.RetryAt, UpdatedAt: c.UpdatedAt})
+			Message: c.Message, Code: c.Code, Class: string(c.Class), FailedSince: c.FailedSince, Attempts: c.Attempts, RetryAt: c.RetryAt,
+			Origin: c.Origin, BytesDone: c.BytesDone, BytesTotal: c.BytesTotal, UpdatedAt: c.UpdatedAt})
 	}
 	for _, r := range t.Refs {
 		out.Refs = append(out.Refs, api.TemplateRef{Project: r.Project, Instance: r.Instance, Disk: r.Disk, Volume: r.Volume, Pool: r.Pool})

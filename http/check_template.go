@@ -1,7 +1,10 @@
 package http
 
 import (
+	"errors"
 	"maps"
+	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,16 +15,67 @@ import (
 // maxHeaders bounds the headers that go with a template's download.
 const maxHeaders = 32
 
+// maxURL bounds the address of an image, in bytes.
+const maxURL = 8192
+
 var (
-	checksumPattern = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
+	// MD5 and SHA-1 because registries still carry them.
+	checksumPattern = regexp.MustCompile(`^(md5:[0-9A-Fa-f]{32}|sha1:[0-9A-Fa-f]{40}|sha256:[0-9A-Fa-f]{64}|sha512:[0-9A-Fa-f]{128})$`)
 	// A token of RFC 9110, section 5.6.2.
 	headerPattern = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")
 )
 
+// image checks the address of an image: an absolute URL, of whatever scheme.
+// One that this host cannot or may not fetch from is the copy's failure, with
+// a code, and not the request's: what decides it is this host's
+// configuration, which may change.
+func (f *faults) image(field, v string) {
+	u, err := url.Parse(v)
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err // without the address in front, which may hold a password
+	}
+	switch {
+	case v == "":
+		f.add(field, "is missing")
+	case len(v) > maxURL:
+		f.add(field, "is longer than %d bytes", maxURL)
+	case err != nil:
+		f.add(field, "is no URL: %v", err)
+	case u.Scheme == "" || u.Opaque != "" || !strings.Contains(v, "://"):
+		f.add(field, "is no absolute URL such as https://HOST/PATH")
+	case u.User != nil:
+		f.add(field, "holds a user or a password, which everybody would be shown: send a header instead")
+	case u.Scheme == "file" && (u.Host != "" && u.Host != "localhost" || !path.IsAbs(u.Path)):
+		f.add(field, "must be file:///ABSOLUTE/PATH")
+	case (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() == "":
+		f.add(field, "names no host")
+	}
+}
+
+// isMetalink tells whether the URL is that of a list of mirrors (RFC 5854) by
+// its name, which is all there is before it is fetched.
+func isMetalink(v string) bool {
+	u, err := url.Parse(v)
+	if err != nil {
+		return false
+	}
+	ext := strings.ToLower(path.Ext(u.Path))
+	return ext == ".meta4" || ext == ".metalink"
+}
+
 func checkTemplate(r api.TemplateRequest) (f faults) {
 	f.id("id", r.ID)
-	f.url("url", r.URL, "http", "https")
-	f.match(checksumPattern, "checksum", r.Checksum, "must be sha256: or sha512: and the digest in lower-case hexadecimal")
+	// A peer may be the only one to ask.
+	if r.URL != "" || r.SyncFrom == "" {
+		f.image("url", r.URL)
+	}
+	switch {
+	case r.Checksum == "" && isMetalink(r.URL): // it carries digests of its own
+	case r.Checksum == "":
+		f.add("checksum", "is missing: an image is never taken on trust; only a Metalink (.meta4, .metalink) brings its own")
+	default:
+		f.match(checksumPattern, "checksum", r.Checksum, "must be md5:, sha1:, sha256: or sha512: and the digest in hexadecimal")
+	}
 	f.given("format", r.Format)
 	f.oneOf("format", r.Format, "qcow2", "raw")
 	f.pool("pool", r.Pool)

@@ -69,7 +69,7 @@ func TestTypesAndSchemasAgree(t *testing.T) {
 	types := wireTypes(t)
 	// What the description has beside the types: words and patterns.
 	words := []string{
-		"InstanceName", "NewName", "ProjectName", "Identifier", "DiskTarget", "UUID", "Checksum", "Duration", "Nothing", "ProblemCode",
+		"InstanceName", "NewName", "ProjectName", "Identifier", "DiskTarget", "UUID", "Checksum", "Duration", "Nothing", "ProblemCode", "FaultCode",
 	}
 	var described []string
 	for name := range theContract(t).doc.Components.Schemas {

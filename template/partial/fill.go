@@ -1,0 +1,222 @@
+package partial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	bufferSize = 1 << 20
+	buffers    = 8
+	// saveEvery is how many bytes a crash may cost.
+	saveEvery = 64 << 20
+)
+
+// ErrLimit says that the image is larger than allowed.
+var ErrLimit = errors.New("too large")
+
+// Fill says how an image is filled.
+type Fill struct {
+	// Key is saved with the state; with an empty Want none is saved, for bytes
+	// that cannot be asked for from the middle on.
+	Key Key
+	// Limit bounds the size of the image, in bytes.
+	Limit int64
+	// Progress is told the size, from another goroutine than the caller's; it
+	// may be nil.
+	Progress func(size int64)
+}
+
+// chunk is a buffer on its way. It is free again when both the sums and the
+// file have it.
+type chunk struct {
+	b     []byte
+	users atomic.Int32
+	// save is for the last chunk before a state is saved; nil for others.
+	save *checkpoint
+}
+
+// checkpoint is a state to be saved. sums is closed once state has them.
+type checkpoint struct {
+	state State
+	sums  chan struct{}
+}
+
+// filling is one run of Fill: one goroutine reads, one sums, one writes and
+// one syncs, so that none waits for another but when the buffers run out.
+type filling struct {
+	p              *Partial
+	o              Fill
+	out            sparse
+	free           chan *chunk
+	toSums, toFile chan *chunk
+	saves          chan *checkpoint
+	failed         chan struct{} // closed by the first that cannot go on
+	once           sync.Once
+	err            error // of the writer or syncer; valid once failed is closed
+	size, nextSave int64 // the reader's
+}
+
+// Fill appends what r gives, up to its end. What r gave before an error is
+// kept, and counts. ctx is looked at between reads; what ends a read that
+// hangs is closing r.
+func (p *Partial) Fill(ctx context.Context, r io.Reader, o Fill) error {
+	if o.Progress == nil {
+		o.Progress = func(int64) {}
+	}
+	f := &filling{
+		p: p, o: o, out: sparse{file: p.image, at: p.size, end: p.size, flushed: p.size},
+		free: make(chan *chunk, buffers), toSums: make(chan *chunk, buffers), toFile: make(chan *chunk, buffers),
+		saves: make(chan *checkpoint, 1), failed: make(chan struct{}),
+		size: p.size, nextSave: p.size + saveEvery,
+	}
+	for range buffers {
+		f.free <- &chunk{b: make([]byte, bufferSize)}
+	}
+	var stages, syncer sync.WaitGroup
+	stages.Go(f.sum)
+	stages.Go(f.write)
+	syncer.Go(f.sync)
+	err := f.read(ctx, r)
+	close(f.toSums)
+	close(f.toFile)
+	stages.Wait()
+	close(f.saves)
+	syncer.Wait()
+	if f.err != nil {
+		p.torn = true
+		return f.err
+	}
+	p.size = f.size
+	// A hole at the end has no write to make the file long enough.
+	if extendErr := f.out.extend(); extendErr != nil {
+		p.torn = true
+		return extendErr
+	}
+	return err
+}
+
+func (f *filling) fail(err error) {
+	f.once.Do(func() { f.err = err; close(f.failed) })
+}
+
+// read fills buffers and hands them on, until the end.
+func (f *filling) read(ctx context.Context, r io.Reader) error {
+	for {
+		var c *chunk
+		select {
+		case c = <-f.free:
+		case <-f.failed:
+			return nil
+		}
+		n, err := f.fillBuffer(ctx, r, c.b[:bufferSize])
+		if n > 0 {
+			f.pass(c, n)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// fillBuffer reads until the buffer is full. Not io.ReadFull: it hides whether
+// a short body or its proper end was met.
+func (f *filling) fillBuffer(ctx context.Context, r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		select {
+		case <-ctx.Done():
+			return n, context.Cause(ctx)
+		case <-f.failed:
+			return n, io.EOF
+		default:
+		}
+		var k int
+		k, err = r.Read(b[n:])
+		n += k
+		if f.size+int64(n) > f.o.Limit {
+			return n, fmt.Errorf("%w: more than %d bytes", ErrLimit, f.o.Limit)
+		}
+		if k > 0 {
+			f.o.Progress(f.size + int64(n))
+		}
+	}
+	return n, err
+}
+
+func (f *filling) pass(c *chunk, n int) {
+	f.size += int64(n)
+	c.b = c.b[:n]
+	c.users.Store(2)
+	c.save = nil
+	if f.o.Key.Want != "" && f.size >= f.nextSave {
+		f.nextSave = f.size + saveEvery
+		c.save = &checkpoint{state: State{Key: f.o.Key, Offset: f.size}, sums: make(chan struct{})}
+	}
+	f.toSums <- c
+	f.toFile <- c
+}
+
+func (f *filling) release(c *chunk) {
+	if c.users.Add(-1) == 0 {
+		f.free <- c
+	}
+}
+
+func (f *filling) sum() {
+	for c := range f.toSums {
+		_, _ = f.p.sums.Write(c.b) // never fails
+		if c.save != nil {
+			var err error
+			if c.save.state.Sums, err = f.p.sums.Save(); err != nil {
+				f.fail(err)
+			}
+			close(c.save.sums)
+		}
+		f.release(c)
+	}
+}
+
+func (f *filling) write() {
+	for c := range f.toFile {
+		f.writeChunk(c)
+		f.release(c)
+	}
+}
+
+func (f *filling) writeChunk(c *chunk) {
+	select {
+	case <-f.failed:
+		return // the buffers still go round, so that nobody waits for ever
+	default:
+	}
+	err := f.out.write(c.b)
+	if err == nil && c.save != nil {
+		// A state must not say more than the file is long.
+		err = f.out.extend()
+		select {
+		case f.saves <- c.save:
+		default: // the last one is still being synced; the next will do
+		}
+	}
+	if err != nil {
+		f.fail(fmt.Errorf("writing the image: %w", err))
+	}
+}
+
+// sync saves states, beside the writing: what is synced early need not be
+// waited for at the end.
+func (f *filling) sync() {
+	for s := range f.saves {
+		<-s.sums
+		if err := f.p.save(s.state); err != nil {
+			f.fail(err)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/wherry-kvm/wherry/agent/incoming"
 	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/agent/instance"
+	"github.com/wherry-kvm/wherry/agent/metrics"
 	"github.com/wherry-kvm/wherry/agent/migrate"
 	agenttarget "github.com/wherry-kvm/wherry/agent/target"
 	"github.com/wherry-kvm/wherry/agent/templates"
@@ -49,7 +50,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 	}
 	s.templates = templates.New(templates.Service{Registry: registry, Operations: d.ops, Observer: d.metrics,
 		Dial: d.peers.template, Log: d.log.With("part", "template")})
-	d.metrics.TemplateCopies(s.templates.Counts)
+	d.metrics.Templates(func() metrics.TemplateState { return templateState(s.templates) })
 	inspector := &inspect.Service{Hypervisor: d.hv, Templates: s.templates, Records: d.records}
 	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
 		Targets: s.targets, Observer: d.metrics, Records: d.records, Operations: d.ops, Runner: d.runner,

@@ -32,7 +32,7 @@ type Metrics struct {
 	lockWait       prometheus.Histogram
 	stops          *prometheus.HistogramVec
 	forcedStops    prometheus.Counter
-	downloadBytes  prometheus.Counter
+	templates      templateCounters
 	requests       *prometheus.CounterVec
 	requestTime    *prometheus.HistogramVec
 }
@@ -42,6 +42,7 @@ func New(version string) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.declareMigrations()
 	m.declareOperations()
+	m.declareTemplates()
 	m.declareHTTP()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: namespace, Name: "build_info", Help: "Version of this agent; the value is always 1.",
@@ -96,10 +97,7 @@ func (m *Metrics) declareOperations() {
 	m.forcedStops = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: namespace, Name: "forced_stops_total", Help: "Instances whose power was cut because they did not stop.",
 	})
-	m.downloadBytes = prometheus.NewCounter(prometheus.CounterOpts{
-		Namespace: namespace, Name: "template_download_bytes_total", Help: "Bytes of templates that this host has downloaded.",
-	})
-	m.registry.MustRegister(m.lockWait, m.stops, m.forcedStops, m.downloadBytes)
+	m.registry.MustRegister(m.lockWait, m.stops, m.forcedStops)
 }
 
 func (m *Metrics) declareHTTP() {
@@ -140,9 +138,6 @@ func (m *Metrics) Stop(rung string, d time.Duration) {
 // ForcedStop counts an instance whose power was cut.
 func (m *Metrics) ForcedStop() { m.forcedStops.Inc() }
 
-// DownloadBytes counts bytes of templates as they arrive.
-func (m *Metrics) DownloadBytes(n int64) { m.downloadBytes.Add(float64(max(0, n))) }
-
 // HTTP counts an answered request. The route is the template, such as
 // /v1/instances/:name, never the path: paths are unbounded.
 func (m *Metrics) HTTP(route, method string, status int, d time.Duration) {
@@ -155,13 +150,6 @@ func (m *Metrics) HTTP(route, method string, status int, d time.Duration) {
 func (m *Metrics) InFlight(count func() map[string]int) {
 	m.registry.MustRegister(&counts{count, prometheus.NewDesc(
 		"wherry_operations_in_flight", "Operations that have not ended, by kind.", []string{"kind"}, nil)})
-}
-
-// TemplateCopies registers the count of template copies by state. It is called
-// at every scrape, so it must answer from memory. Call it once.
-func (m *Metrics) TemplateCopies(count func() map[string]int) {
-	m.registry.MustRegister(&counts{count, prometheus.NewDesc(
-		"wherry_template_copies", "Copies of templates on this host, by state.", []string{"state"}, nil)})
 }
 
 // Handler answers scrapes.

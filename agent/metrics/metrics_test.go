@@ -50,6 +50,17 @@ func instances() []metrics.Stat {
 	}
 }
 
+func templates() metrics.TemplateState {
+	ready := metrics.TemplateCopy{Template: "rocky9", Pool: "default", State: "ready", Refs: 2}
+	other := ready
+	other.Pool = "second"
+	return metrics.TemplateState{Apparent: 4096, Allocated: 512, Unowned: 3, Disagreements: 4, Unread: 5, Copies: []metrics.TemplateCopy{
+		ready, other, ready, // one told twice
+		{Template: "old", Pool: "default", State: "ready", Removed: true, Refs: 1},
+		{Template: "bad\xff", Pool: "default", State: "failed", FailedSince: time.Unix(900, 0)},
+	}}
+}
+
 // full is an agent that has done a little of everything.
 func full(t *testing.T) *metrics.Metrics {
 	m := metrics.New("v1.2.3")
@@ -63,7 +74,14 @@ func full(t *testing.T) *metrics.Metrics {
 	m.DownloadBytes(-1)
 	m.HTTP("/v1/instances/:name", http.MethodGet, http.StatusOK, 2*time.Millisecond)
 	m.InFlight(func() map[string]int { return map[string]int{"migrate": 2} })
-	m.TemplateCopies(func() map[string]int { return map[string]int{"ready": 3, "failed": 1} })
+	m.SyncReceived(2048)
+	m.SyncSent(1024)
+	m.SyncSent(-1)
+	m.TemplateAttempt("url", "failed")
+	m.TemplateFailure("unresolvable", "source")
+	m.TemplateCollected("age")
+	m.TemplateCheck("verified")
+	m.Templates(templates)
 	now := time.Unix(1000, 0)
 	c := m.Collector(&source{up: true, stats: func(context.Context) ([]metrics.Stat, error) { return instances(), nil }},
 		metrics.CollectorOptions{Now: func() time.Time { now = now.Add(time.Second); return now }})
@@ -148,7 +166,24 @@ func TestContract(t *testing.T) {
 		`wherry_operation_lock_wait_seconds_sum 0.02`,
 		`wherry_stop_seconds_sum{rung="acpi"} 3`,
 		`wherry_forced_stops_total 1`,
-		`wherry_template_copies{state="ready"} 3`,
+		`wherry_template_copies{state="ready"} 2`,
+		`wherry_template_copies{state="failed"} 1`,
+		`wherry_template_copy_state{pool="default",state="ready",template="rocky9"} 1`,
+		`wherry_template_copy_state{pool="default",state="ready",template="old"} 1`,
+		`wherry_template_copy_failed_since_seconds{pool="default",template="bad` + "\uFFFD" + `"} 900`,
+		`wherry_template_refs{pool="second",template="rocky9"} 2`,
+		`wherry_template_refs{pool="default",template="old"} 1`,
+		`wherry_template_attempts_total{origin="url",result="failed"} 1`,
+		`wherry_template_failures_total{class="source",code="unresolvable"} 1`,
+		`wherry_template_sync_bytes_total{direction="received"} 2048`,
+		`wherry_template_sync_bytes_total{direction="sent"} 1024`,
+		`wherry_template_bytes{kind="apparent"} 4096`,
+		`wherry_template_bytes{kind="allocated"} 512`,
+		`wherry_template_unowned_files 3`,
+		`wherry_template_ref_disagreements 4`,
+		`wherry_template_chains_unread 5`,
+		`wherry_template_collected_total{reason="age"} 1`,
+		`wherry_template_checks_total{result="verified"} 1`,
 		`wherry_template_download_bytes_total 4096`,
 		`wherry_instance_info{name="vm1",project="default",uuid="11111111-1111-1111-1111-111111111111"} 1`,
 		`wherry_instance_state{state="running",uuid="11111111-1111-1111-1111-111111111111"} 1`,
@@ -168,8 +203,11 @@ func TestContract(t *testing.T) {
 
 // A failure must be an increase of a series that was there before.
 func TestSeriesOfFailuresExistFromTheStart(t *testing.T) {
-	if text := scrape(t, metrics.New("v0")); !strings.Contains(text, `wherry_migrations_total{mode="full",result="failed"} 0`) {
-		t.Error("an agent that never failed shows no failures")
+	text := scrape(t, metrics.New("v0"))
+	for _, series := range []string{`wherry_migrations_total{mode="full",result="failed"} 0`, `wherry_template_attempts_total{origin="peer",result="failed"} 0`} {
+		if !strings.Contains(text, series) {
+			t.Errorf("an agent that never failed does not show %s", series)
+		}
 	}
 }
 

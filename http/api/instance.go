@@ -17,6 +17,12 @@ func (r Ref) String() string {
 	return r.Project + "/" + r.Name
 }
 
+// Health of an instance.
+const (
+	HealthOK       = "ok"
+	HealthDegraded = "degraded"
+)
+
 // Instance is a libvirt domain as the agent sees it.
 type Instance struct {
 	Project   string `json:"project"`

@@ -82,4 +82,6 @@ type Event struct {
 	Instance  string     `json:"instance,omitempty"`
 	Detail    string     `json:"detail,omitempty"`
 	Operation *Operation `json:"operation,omitempty"`
+	// Template is what an event of the kind "template" is about.
+	Template *TemplateEvent `json:"template,omitempty"`
 }

@@ -84,6 +84,21 @@ type TemplateRef struct {
 	Pool     string `json:"pool"`
 }
 
+// TemplateEvent says what became of a template's copy on a pool, or of a ref to
+// it: then Volume is set, and State is the ref's Known, or empty for one that
+// was dropped.
+type TemplateEvent struct {
+	ID       string     `json:"id"`
+	Pool     string     `json:"pool,omitempty"`
+	State    string     `json:"state,omitempty"`
+	Code     string     `json:"code,omitempty"`
+	Class    string     `json:"class,omitempty"`
+	Message  string     `json:"message,omitempty"`
+	Attempts int        `json:"attempts,omitempty"`
+	RetryAt  *time.Time `json:"retry_at,omitempty"`
+	Volume   string     `json:"volume,omitempty"`
+}
+
 // TemplateList is the answer of GET /v1/templates.
 type TemplateList struct {
 	Templates []Template `json:"templates"`

@@ -54,16 +54,18 @@ func (c *Client) Start(ctx context.Context, name string, paused bool) error {
 // Destroy ends the domain's process, as if its power were cut. One that does
 // not run is success.
 func (c *Client) Destroy(ctx context.Context, name string) error {
-	return change(ctx, c, "destroy", name, func(d *libvirt.Domain) error {
-		err := d.Destroy()
-		if !isCode(err, libvirt.ERR_OPERATION_INVALID) {
-			return err
-		}
-		if active, aerr := d.IsActive(); aerr == nil && !active {
-			return nil
-		}
+	return change(ctx, c, "destroy", name, destroy)
+}
+
+func destroy(d *libvirt.Domain) error {
+	err := d.Destroy()
+	if !isCode(err, libvirt.ERR_OPERATION_INVALID) {
 		return err
-	})
+	}
+	if active, aerr := d.IsActive(); aerr == nil && !active {
+		return nil
+	}
+	return err
 }
 
 // Suspend stops the domain's CPUs.
@@ -87,14 +89,19 @@ const (
 
 // Shutdown asks the guest to shut down and does not wait for it.
 func (c *Client) Shutdown(ctx context.Context, name string, mode ShutdownMode) error {
-	var flags libvirt.DomainShutdownFlags
-	switch mode {
-	case ShutdownACPI:
-		flags = libvirt.DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-	case ShutdownAgent:
-		flags = libvirt.DOMAIN_SHUTDOWN_GUEST_AGENT
-	default:
-		return fmt.Errorf("shut down %q: unknown mode %q", name, mode)
+	flags, err := mode.flags()
+	if err != nil {
+		return fmt.Errorf("shut down %q: %w", name, err)
 	}
 	return change(ctx, c, "shut down", name, func(d *libvirt.Domain) error { return d.ShutdownFlags(flags) })
+}
+
+func (m ShutdownMode) flags() (libvirt.DomainShutdownFlags, error) {
+	switch m {
+	case ShutdownACPI:
+		return libvirt.DOMAIN_SHUTDOWN_ACPI_POWER_BTN, nil
+	case ShutdownAgent:
+		return libvirt.DOMAIN_SHUTDOWN_GUEST_AGENT, nil
+	}
+	return 0, fmt.Errorf("unknown way to shut down %q", m)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ const barRefresh = 200 * time.Millisecond
 type barView struct {
 	w         io.Writer
 	now       func() time.Time
+	what      string
 	container *mpb.Progress // nil while the screen belongs to others
 	head      *bar
 	parts     map[string]*bar
@@ -36,22 +38,32 @@ type bar struct {
 	bar   *mpb.Bar
 	text  atomic.Pointer[string]
 	meter meter
+	// For the drawing goroutine too: bytes so far, and that their total is
+	// not known.
+	count   atomic.Int64
+	unknown atomic.Bool
 }
 
-func newBarView(w io.Writer, now func() time.Time) *barView { return &barView{w: w, now: now} }
+func newBarView(w io.Writer, now func() time.Time, what string) *barView {
+	return &barView{w: w, now: now, what: what}
+}
 
 func (v *barView) update(op api.Operation) {
 	if v.container == nil {
 		v.open()
 	}
-	head := subject(op) + ": " + op.Phase
+	head := subject(op, v.what) + ": " + op.Phase
 	if op.Ended() || op.Phase == "" {
-		head = subject(op) + ": " + op.Status
+		head = subject(op, v.what) + ": " + op.Status
 	}
-	if text := progressText(op.Progress); text != "" && !op.Ended() {
+	whole, inParts := wholePart(op)
+	if text := progressText(op.Progress, 0); text != "" && !op.Ended() && inParts {
 		head += "  " + text
 	}
 	v.head.say(head)
+	if !inParts && whole.BytesDone+whole.BytesTotal > 0 {
+		v.part(whole.Target, 0, whole)
+	}
 	for i, d := range op.Progress.Disks {
 		v.part(d.Target, i, d)
 	}
@@ -59,6 +71,17 @@ func (v *barView) update(op api.Operation) {
 		// The memory goes last, below any number of disks.
 		v.part("memory", math.MaxInt32, *m)
 	}
+}
+
+// wholePart is the one bar of an operation whose progress has no parts, such as
+// a download.
+func wholePart(op api.Operation) (p api.PartProgress, inParts bool) {
+	name := "data"
+	if op.Kind == templateKind {
+		name = "image"
+	}
+	p = api.PartProgress{Target: name, BytesDone: op.Progress.BytesDone, BytesTotal: max(op.Progress.BytesTotal, 0)}
+	return p, len(op.Progress.Disks) > 0 || op.Progress.Memory != nil
 }
 
 // stop leaves what was drawn on the screen, and no goroutine behind.
@@ -90,14 +113,41 @@ func (v *barView) part(name string, priority int, p api.PartProgress) {
 		b.say("")
 		// A total of 0 keeps mpb from ending the bar by itself: memory that
 		// was sent may become dirty again.
-		b.bar = v.container.New(0, mpb.BarStyle(), mpb.BarPriority(priority),
+		b.bar = v.container.New(0, b, mpb.BarPriority(priority),
 			mpb.PrependDecorators(decor.Name("  "+name, decor.WCSyncSpaceR)), mpb.AppendDecorators(b.decorator()))
 		v.parts[name] = b
 	}
 	b.meter.add(v.now(), p.BytesDone)
 	b.bar.SetTotal(p.BytesTotal, false)
 	b.bar.SetCurrent(min(p.BytesDone, p.BytesTotal))
+	b.count.Store(p.BytesDone)
+	b.unknown.Store(p.BytesTotal == 0 && p.BytesDone > 0)
 	b.say(partText(p, &b.meter))
+}
+
+// Build gives what fills the bar: of an unknown length, a mark that moves as
+// bytes arrive and stands when they do not.
+func (b *bar) Build() mpb.BarFiller {
+	known := mpb.BarStyle().Build()
+	return mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
+		if !b.unknown.Load() {
+			return known.Fill(w, s)
+		}
+		_, err := io.WriteString(w, movingMark(min(s.AvailableWidth, s.RequestedWidth), b.count.Load()))
+		return err
+	})
+}
+
+// movingMark draws a mark that goes to and fro, one cell for each MiB.
+func movingMark(width int, done int64) string {
+	const mark = "<=>"
+	room := width - len("[]") - len(mark)
+	if room < 1 {
+		return ""
+	}
+	at := int((done >> 20) % int64(2*room))
+	at = min(at, 2*room-at)
+	return "[" + strings.Repeat("-", at) + mark + strings.Repeat("-", room-at) + "]"
 }
 
 func (b *bar) say(text string) { b.text.Store(&text) }
@@ -108,6 +158,13 @@ func (b *bar) decorator() decor.Decorator {
 
 // partText is what stands beside a bar.
 func partText(p api.PartProgress, m *meter) string {
+	if p.BytesTotal <= 0 && p.BytesDone > 0 {
+		text := "  " + config.FormatSize(p.BytesDone)
+		if rate := m.rate(); rate > 0 {
+			text += "  " + config.FormatSize(rate) + "/s"
+		}
+		return text + "  for " + durationText(m.elapsed().Round(time.Second))
+	}
 	percent := 0.0
 	if p.BytesTotal > 0 {
 		percent = math.Floor(100 * float64(min(p.BytesDone, p.BytesTotal)) / float64(p.BytesTotal))

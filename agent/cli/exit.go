@@ -32,6 +32,9 @@ func exitStatus(err error) int {
 	if _, ok := errors.AsType[*client.Unreachable](err); ok {
 		return exitUnreachable
 	}
+	if f, ok := errors.AsType[*failure](err); ok && f.tried {
+		return exitFailed
+	}
 	if p, ok := errors.AsType[*api.Problem](err); ok {
 		switch p.Status {
 		// The agent takes the request for malformed, and a flag made it so.

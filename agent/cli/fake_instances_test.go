@@ -19,7 +19,8 @@ var chain = []api.Layer{
 
 var vm1 = api.Instance{
 	Project: api.DefaultProject, Name: "vm1", UUID: "11111111-1111-1111-1111-111111111111", State: "running", VCPUs: 2,
-	Memory: 1 << 30, Managed: true, Template: "rocky9", Operation: "op-slow",
+	Memory: 1 << 30, Managed: true, Template: "rocky9", Operation: "op-slow", Health: api.HealthDegraded,
+	HealthReasons: []string{`disk vda stands on template "rocky9", whose copy in pool "fast" is missing`},
 	Disks: []api.Disk{
 		{Target: "vda", Kind: "file", Device: "disk", Pool: "default", Path: "/images/vm1.qcow2", Format: "qcow2", Size: 10 << 30, Allocated: 50 << 20,
 			DirectDownload: true, Template: "rocky9", Chain: chain, Live: true},
@@ -30,7 +31,7 @@ var vm1 = api.Instance{
 func (fakeInstances) List(_ context.Context, project string) ([]api.Instance, error) {
 	all := []api.Instance{
 		vm1,
-		{Project: "web", Name: "front", UUID: "22222222-2222-2222-2222-222222222222", State: "shutoff", VCPUs: 1, Memory: 512 << 20},
+		{Project: "web", Name: "front", UUID: "22222222-2222-2222-2222-222222222222", State: "shutoff", VCPUs: 1, Memory: 512 << 20, Health: api.HealthOK},
 	}
 	var out []api.Instance
 	for _, i := range all {

@@ -17,7 +17,7 @@ func (a *app) finish(ctx context.Context, g operationReader, what string, op api
 	if noWait {
 		return a.printID(op)
 	}
-	if op, err = a.follow(ctx, g, op); err != nil {
+	if op, err = a.follow(ctx, g, op, what); err != nil {
 		return failed(what, err)
 	}
 	if op.Status == api.StatusSucceeded {
@@ -33,7 +33,7 @@ func (a *app) finishCancelled(ctx context.Context, g operationReader, op api.Ope
 		return a.printID(op)
 	}
 	what := "cancel operation " + op.ID
-	op, err := a.follow(ctx, g, op)
+	op, err := a.follow(ctx, g, op, what)
 	if err != nil {
 		return failed(what, err)
 	}
@@ -59,7 +59,7 @@ func (a *app) endedBadly(what string, op api.Operation) error {
 		}
 	}
 	if op.Error == nil {
-		return &failure{what, fmt.Errorf("operation %s ended as %s", op.ID, op.Status), true}
+		return &failure{what: what, err: fmt.Errorf("operation %s ended as %s", op.ID, op.Status), shown: true}
 	}
 	p := *op.Error
 	if p.Operation == "" {
@@ -68,5 +68,5 @@ func (a *app) endedBadly(what string, op api.Operation) error {
 	if p.Phase == "" {
 		p.Phase = op.Phase
 	}
-	return &failure{what, &p, true}
+	return &failure{what: what, err: &p, shown: true}
 }

@@ -29,7 +29,8 @@ type view interface {
 
 // follow shows an operation until it has ended. An interrupt asks a person
 // whether to cancel or to leave, and leaves where nobody can be asked.
-func (a *app) follow(ctx context.Context, g operationReader, op api.Operation) (api.Operation, error) {
+// what says what it is for.
+func (a *app) follow(ctx context.Context, g operationReader, op api.Operation, what string) (api.Operation, error) {
 	if op.Ended() {
 		return op, nil
 	}
@@ -37,7 +38,7 @@ func (a *app) follow(ctx context.Context, g operationReader, op api.Operation) (
 	defer giveBack()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	view := a.newView()
+	view := a.newView(what)
 	f := follower{app: a, calls: g, view: view, op: op, interactive: isTerminal(a.in) && isTerminal(a.err)}
 	defer view.stop()
 	view.update(op)

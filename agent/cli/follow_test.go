@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
 )
 
 // running is a command that has not ended.
@@ -207,4 +209,35 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 		w.then()
 	}
 	return n, err
+}
+
+// A download of an unknown length has no percent to show, only what came.
+func TestBarOfAnUnknownLength(t *testing.T) {
+	f, x := startFake(t), openTerminal(t)
+	op := operation("op-slow", templateKind, "", api.StatusRunning, "download")
+	op.Progress = api.Progress{BytesDone: 5 << 20}
+	f.begin(op, op)
+	r := begin(t, f, x.child, x.child, "operation", "wait", "op-slow")
+	x.await(t, "5.0 MiB", 1)
+	x.await(t, "<=>", 1)
+	r.interrupt(syscall.SIGTERM)
+	r.end(exitFailed)
+	if strings.Contains(x.text(), "%") || strings.Contains(x.text(), "of 0 B") {
+		t.Errorf("a percent of nothing: %q", x.text())
+	}
+}
+
+func TestTableIsWrappedOnTerminal(t *testing.T) {
+	f, x := startFake(t), openTerminal(t)
+	a := newApp(x.child, x.child, x.child)
+	a.now = func() time.Time { return created }
+	if status := a.run([]string{"--agent", "unix:" + f.socket, "template", "list"}, make(chan os.Signal)); status != exitDone {
+		t.Errorf("exit status %d", status)
+	}
+	x.await(t, "old ", 1)
+	for line := range strings.Lines(x.text()) {
+		if n := len(strings.TrimRight(line, "\r\n")); n > 100 {
+			t.Errorf("%d columns on a terminal of 100: %q", n, line)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -24,7 +25,7 @@ func (a *app) instanceCommands() []*cobra.Command {
 			if err != nil {
 				return failed("list the instances", err)
 			}
-			return a.print(api.InstanceList{Instances: instances}, func(w io.Writer) { instanceTable(w, instances) })
+			return a.printTable(api.InstanceList{Instances: instances}, func(w io.Writer) { instanceTable(w, instances) })
 		}),
 	}
 	info := &cobra.Command{
@@ -68,11 +69,19 @@ func (a *app) withAgent(do func(ctx context.Context, g agent, args []string) err
 }
 
 func instanceTable(w io.Writer, instances []api.Instance) {
-	fmt.Fprintln(w, "NAME\tSTATE\tVCPUS\tMEMORY\tMANAGED\tUUID\tOPERATION")
+	fmt.Fprintln(w, "NAME\tSTATE\tVCPUS\tMEMORY\tMANAGED\tUUID\tOPERATION\tHEALTH")
 	for _, i := range instances {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", api.Ref{Project: i.Project, Name: i.Name},
-			i.State, i.VCPUs, config.FormatSize(i.Memory), yesNo(i.Managed), i.UUID, i.Operation)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", api.Ref{Project: i.Project, Name: i.Name},
+			i.State, i.VCPUs, config.FormatSize(i.Memory), yesNo(i.Managed), i.UUID, cmp.Or(i.Operation, "-"), healthText(i))
 	}
+}
+
+// healthText says why an instance is degraded, where it is.
+func healthText(i api.Instance) string {
+	if len(i.HealthReasons) == 0 {
+		return i.Health
+	}
+	return i.Health + ": " + strings.Join(i.HealthReasons, "; ")
 }
 
 func instanceInfo(w io.Writer, i api.Instance) {
@@ -84,6 +93,7 @@ func instanceInfo(w io.Writer, i api.Instance) {
 	row(w, "project", i.Project)
 	row(w, "uuid", i.UUID)
 	row(w, "state", state)
+	row(w, "health", healthText(i))
 	row(w, "vcpus", strconv.Itoa(i.VCPUs))
 	row(w, "memory", config.FormatSize(i.Memory))
 	row(w, "managed", yesNo(i.Managed))

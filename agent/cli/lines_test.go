@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
@@ -34,13 +36,14 @@ func TestLineDue(t *testing.T) {
 func TestProgressText(t *testing.T) {
 	eta := api.Duration(125 * time.Second)
 	for want, p := range map[string]api.Progress{
-		"":                       {},
-		"42%":                    {Percent: 42.9},
-		"99%, 1023 B of 1.0 KiB": {Percent: 99.9, BytesDone: 1023, BytesTotal: 1024},
-		"0%, 0 B of 1.0 GiB":     {BytesTotal: 1 << 30},
+		"":                             {},
+		"42%":                          {Percent: 42.9},
+		"99%, 1023 B of 1.0 KiB":       {Percent: 99.9, BytesDone: 1023, BytesTotal: 1024},
+		"0%, 0 B of 1.0 GiB":           {BytesTotal: 1 << 30},
+		"1.2 GiB, 45.0 MiB/s, for 27s": {BytesDone: 1288490189, Rate: 45 << 20},
 		"50%, 512.0 MiB of 1.0 GiB, 100.0 MiB/s, 2m5s left": {Percent: 50, BytesDone: 512 << 20, BytesTotal: 1 << 30, Rate: 100 << 20, ETA: &eta},
 	} {
-		if got := progressText(p); got != want {
+		if got := progressText(p, 27*time.Second); got != want {
 			t.Errorf("%+v reads %q, want %q", p, got, want)
 		}
 	}
@@ -95,6 +98,9 @@ func TestPartText(t *testing.T) {
 	if got := partText(api.PartProgress{BytesDone: 1 << 20, BytesTotal: 1 << 20}, &m); got != " 100%  1.0 MiB of 1.0 MiB" {
 		t.Errorf("%q", got)
 	}
+	if got := partText(api.PartProgress{BytesDone: 5 << 20}, &m); got != "  5.0 MiB  1.0 MiB/s  for 1s" {
+		t.Errorf("of an unknown length: %q", got)
+	}
 	if got := partText(api.PartProgress{}, &m); strings.Contains(got, "NaN") {
 		t.Errorf("%q", got)
 	}
@@ -126,5 +132,46 @@ func TestDurationText(t *testing.T) {
 		if got := durationText(d); got != want {
 			t.Errorf("%v reads %q, want %q", d, got, want)
 		}
+	}
+}
+
+// A download of which the agent tells neither rate nor ETA, and at first not
+// the length.
+func TestLinesOfADownload(t *testing.T) {
+	var out strings.Builder
+	at := time.Unix(1000, 0)
+	v := newLineView(&out, func() time.Time { return at }, "register template rocky9")
+	for _, step := range []struct {
+		after       time.Duration
+		done, total int64
+	}{{0, 0, 0}, {5 * time.Second, 50 << 20, 0}, {5 * time.Second, 100 << 20, 0}, {5 * time.Second, 150 << 20, 1 << 30}} {
+		at = at.Add(step.after)
+		op := operation("op-1", templateKind, "", api.StatusRunning, "download")
+		op.Progress = api.Progress{BytesDone: step.done, BytesTotal: step.total}
+		if step.total > 0 {
+			op.Progress.Percent = 100 * float64(step.done) / float64(step.total)
+		}
+		v.update(op)
+	}
+	want := `register template rocky9 (op-1): download
+register template rocky9 (op-1): download: 50.0 MiB, 10.0 MiB/s, for 5s
+register template rocky9 (op-1): download: 100.0 MiB, 10.0 MiB/s, for 10s
+register template rocky9 (op-1): download: 14%, 150.0 MiB of 1.0 GiB, 10.0 MiB/s, 1m27s left
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestMovingMark(t *testing.T) {
+	for done, want := range map[int64]string{
+		0: "[<=>---]", 1 << 20: "[-<=>--]", 3 << 20: "[---<=>]", 4 << 20: "[--<=>-]", 6 << 20: "[<=>---]",
+	} {
+		if got := movingMark(8, done); got != want {
+			t.Errorf("%d bytes: %q, want %q", done, got, want)
+		}
+	}
+	if got := movingMark(5, 1<<20); got != "" {
+		t.Errorf("no room: %q", got)
 	}
 }

@@ -109,7 +109,7 @@ func operationInfo(w io.Writer, op api.Operation) {
 	row(w, "instance", api.Ref{Project: op.Project, Name: op.Instance}.String())
 	row(w, "status", op.Status)
 	row(w, "phase", op.Phase)
-	row(w, "progress", progressText(op.Progress))
+	row(w, "progress", progressText(op.Progress, op.UpdatedAt.Sub(op.CreatedAt)))
 	row(w, "created", timeText(op.CreatedAt))
 	row(w, "updated", timeText(op.UpdatedAt))
 	row(w, "cancellable", yesNo(op.Cancellable))

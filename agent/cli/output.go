@@ -38,6 +38,16 @@ func (o *outputFormat) Set(s string) error {
 // print writes a result: for a machine the value as it crosses the wire, for
 // a person what table writes.
 func (a *app) print(value any, table func(w io.Writer)) error {
+	return a.printLaidOut(value, table, func(text []byte) []byte { return text })
+}
+
+// printTable is print for a table whose last column is prose: on a terminal
+// that column is wrapped.
+func (a *app) printTable(value any, table func(w io.Writer)) error {
+	return a.printLaidOut(value, table, func(text []byte) []byte { return wrapLastColumn(text, terminalWidth(a.out)) })
+}
+
+func (a *app) printLaidOut(value any, table func(w io.Writer), layOut func([]byte) []byte) error {
 	var text []byte
 	var err error
 	switch a.global.output {
@@ -55,7 +65,7 @@ func (a *app) print(value any, table func(w io.Writer)) error {
 		if err := w.Flush(); err != nil {
 			return err
 		}
-		text = trimLines(b.Bytes())
+		text = layOut(trimLines(b.Bytes()))
 	}
 	if err != nil {
 		return err

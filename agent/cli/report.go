@@ -56,7 +56,14 @@ type failure struct {
 	what  string // "migrate vm1"
 	err   error
 	shown bool // a machine has its document already
+	// tried: work was begun, so that whatever came of it is no refusal.
+	tried bool
+	// facts are lines that go below the problem.
+	facts []fact
 }
+
+// fact is a line of an error's description: "retry:  by itself in 48s".
+type fact struct{ label, text string }
 
 func (f *failure) Error() string { return f.what + ": " + f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
@@ -95,6 +102,11 @@ func problemText(err error, p *api.Problem) string {
 	}
 	line("hint", p.Hint)
 	line("operation", p.Operation)
+	if f, ok := errors.AsType[*failure](err); ok {
+		for _, more := range f.facts {
+			line(more.label, more.text)
+		}
+	}
 	return b.String()
 }
 

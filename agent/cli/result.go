@@ -20,6 +20,12 @@ func resultText(w io.Writer, what string, op api.Operation) {
 			migrateResult(w, op, r)
 			return
 		}
+	case templateKind:
+		var t api.Template
+		if json.Unmarshal(op.Result, &t) == nil && t.ID != "" {
+			templateResult(w, op, t)
+			return
+		}
 	case "stop":
 		var r api.StopResult
 		if json.Unmarshal(op.Result, &r) == nil && r.Rung != "" {
@@ -28,6 +34,16 @@ func resultText(w io.Writer, what string, op api.Operation) {
 		}
 	}
 	fmt.Fprintf(w, "%s: done\n", what)
+}
+
+func templateResult(w io.Writer, op api.Operation, t api.Template) {
+	fmt.Fprintf(w, "template %s is ready after %s: %s of %s\n", t.ID, durationText(op.UpdatedAt.Sub(op.CreatedAt)),
+		t.Format, config.FormatSize(t.VirtualSize))
+	for _, c := range t.Copies {
+		if c.State == api.CopyReady {
+			fmt.Fprintf(w, "  %s\t%s, %s on disk\n", c.Pool, c.Path, config.FormatSize(c.Allocated))
+		}
+	}
 }
 
 func migrateResult(w io.Writer, op api.Operation, r api.MigrateResult) {

@@ -4,14 +4,16 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/wherry-kvm/wherry/agent/config"
 	"github.com/wherry-kvm/wherry/http/api"
 )
+
+// templateKind is the kind of the operations on templates.
+const templateKind = "template"
 
 func (a *app) templateCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "template", Short: "Register and look at templates", Args: noArgs, RunE: subcommandWanted}
@@ -24,30 +26,45 @@ func (a *app) templateAddCommand() *cobra.Command {
 	var headers []string
 	var noWait bool
 	cmd := &cobra.Command{
-		Use:     "add ID URL --checksum sha256:HEX --format FORMAT",
-		Short:   "Register a template and bring it onto this host",
-		Example: "  wherry template add debian12 https://images.example.org/debian12.qcow2 --checksum sha256:... --format qcow2 --direct-download",
-		Args:    exactArgs("ID", "URL"),
+		Use:   "add ID URL --checksum ALGORITHM:HEX --format FORMAT",
+		Short: "Register a template and bring it onto this host",
+		Long: `Register a template and bring it onto this host.
+
+The image comes from an http or https URL, from a file:///PATH in one of
+templates.file_folders, or from a mirror that a Metalink (.meta4) names. One
+packed as .gz, .xz or .zst is unpacked as it arrives. What fails is tried again
+by itself; "wherry template list" says when.`,
+		Example: `  wherry template add debian12 https://images.example.org/debian12.qcow2 --checksum sha256:... --format qcow2 --direct-download
+  wherry template add rocky9 --sync-from https://host-b:8470 --checksum sha256:... --format qcow2`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if r.SyncFrom != "" && len(args) == 1 {
+				return nil
+			}
+			return exactArgs("ID", "URL")(cmd, args)
+		},
 	}
 	cmd.RunE = a.withAgent(func(ctx context.Context, g agent, args []string) error {
-		// An image is never taken on trust, nor its format guessed.
-		if r.Checksum == "" || r.Format == "" {
-			return usagef(cmd, "--checksum and --format are needed")
+		// Neither is ever guessed. Which checksum will do is for the agent to say.
+		if r.Format == "" {
+			return usagef(cmd, "--format is needed: qcow2 or raw")
 		}
 		var err error
 		if r.Headers, err = headerMap(headers); err != nil {
 			return usage(cmd, err)
 		}
-		r.ID, r.URL = args[0], args[1]
+		r.ID = args[0]
+		if len(args) > 1 {
+			r.URL = args[1]
+		}
 		op, err := g.RegisterTemplate(ctx, r, newKey())
-		return a.finish(ctx, g, "register template "+r.ID, op, err, noWait)
+		return a.finishTemplate(ctx, g, r.ID, "register template "+r.ID, op, err, noWait)
 	})
 	f := cmd.Flags()
-	f.StringVar(&r.Checksum, "checksum", "", "digest of the image: sha256:HEX")
+	f.StringVar(&r.Checksum, "checksum", "", "digest of the file as it is served, packed or not: sha256:HEX or sha512:HEX\n(md5: and sha1: too); a Metalink may do without")
 	f.StringVar(&r.Format, "format", "", "qcow2 or raw")
 	f.StringVar(&r.Pool, "pool", "", "pool of the copy (default: the agent's)")
 	f.BoolVar(&r.DirectDownload, "direct-download", false, "every host fetches it by itself: what stands on it migrates as a full clone")
-	f.StringVar(&r.SyncFrom, "sync-from", "", "peer to fetch it from, instead of the URL")
+	f.StringVar(&r.SyncFrom, "sync-from", "", "peer to ask first, https://HOST:8470; the URL may then be left out")
 	f.StringArrayVar(&headers, "header", nil, "header of the download, as \"Name: value\"; repeatable")
 	noWaitFlag(cmd, &noWait)
 	return cmd
@@ -80,7 +97,7 @@ func (a *app) templateListCommand() *cobra.Command {
 			if err != nil {
 				return failed("list the templates", err)
 			}
-			return a.print(api.TemplateList{Templates: templates}, func(w io.Writer) { templateTable(w, templates) })
+			return a.printTable(api.TemplateList{Templates: templates}, func(w io.Writer) { templateTable(w, templates, a.now()) })
 		}),
 	}
 }
@@ -96,9 +113,24 @@ func (a *app) templateInfoCommand() *cobra.Command {
 			if err != nil {
 				return failed("show template "+args[0], err)
 			}
-			return a.print(t, func(w io.Writer) { templateInfo(w, t) })
+			return a.print(t, func(w io.Writer) { templateInfo(w, t, healthOf(ctx, g, t.Refs), a.now()) })
 		}),
 	}
+}
+
+// healthOf looks up how the instances do that stand on a template. It is an
+// addition: where libvirt is away, the template is shown without it.
+func healthOf(ctx context.Context, g instanceCalls, refs []api.TemplateRef) map[api.Ref]api.Instance {
+	out := map[api.Ref]api.Instance{}
+	for _, r := range refs {
+		ref := api.Ref{Project: r.Project, Name: r.Instance}
+		if _, asked := out[ref]; asked || r.Instance == "" {
+			continue
+		}
+		// An instance that is gone is one of the things a ref may say.
+		out[ref], _ = g.Instance(ctx, ref)
+	}
+	return out
 }
 
 func (a *app) templateRemoveCommand() *cobra.Command {
@@ -115,88 +147,37 @@ func (a *app) templateRemoveCommand() *cobra.Command {
 			}
 			return a.print(t, func(w io.Writer) {
 				fmt.Fprintf(w, "template %s is removed\n", args[0])
-				if len(t.Refs) > 0 {
-					fmt.Fprintf(w, "volumes that stand on its copies: %d; a copy stays while one does\n", len(t.Refs))
+				if users := usersOf(t.Refs, ""); len(users) > 0 {
+					fmt.Fprintf(w, "its copy stays while something stands on it: %s\n", strings.Join(users, ", "))
 				}
 			})
 		}),
 	}
 }
 
+// usersOf names the instances that stand on the copy in a pool, or on any.
+func usersOf(refs []api.TemplateRef, pool string) (out []string) {
+	for _, r := range refs {
+		name := api.Ref{Project: r.Project, Name: r.Instance}.String()
+		if (pool == "" || r.Pool == pool) && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 func (a *app) templateRetryCommand() *cobra.Command {
 	var noWait bool
 	cmd := &cobra.Command{
 		Use:               "retry ID",
-		Short:             "Try again what failed",
+		Short:             "Try again now what failed, and what is tried no more",
 		Args:              exactArgs("ID"),
 		ValidArgsFunction: a.completeTemplates,
 		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
 			op, err := g.RetryTemplate(ctx, args[0], newKey())
-			return a.finish(ctx, g, "retry template "+args[0], op, err, noWait)
+			return a.finishTemplate(ctx, g, args[0], "retry template "+args[0], op, err, noWait)
 		}),
 	}
 	noWaitFlag(cmd, &noWait)
 	return cmd
 }
-
-func templateTable(w io.Writer, templates []api.Template) {
-	fmt.Fprintln(w, "ID\tFORMAT\tSIZE\tDIRECT\tPOOL\tSTATE\tREFS\tMESSAGE")
-	for _, t := range templates {
-		copies := t.Copies
-		if len(copies) == 0 {
-			copies = []api.TemplateCopy{{Pool: t.Pool, State: "-"}}
-		}
-		for _, c := range copies {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", t.ID, t.Format, config.FormatSize(t.VirtualSize),
-				yesNo(t.DirectDownload), c.Pool, copyState(t, c), len(t.Refs), firstLine(c.Message))
-		}
-	}
-}
-
-func copyState(t api.Template, c api.TemplateCopy) string {
-	switch {
-	case t.RemovedAt != nil:
-		return "removed"
-	case c.State == api.CopyDownloading || c.State == api.CopySyncing:
-		return fmt.Sprintf("%s %d%%", c.State, c.Progress)
-	}
-	return c.State
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
-}
-
-func templateInfo(w io.Writer, t api.Template) {
-	row(w, "id", t.ID)
-	row(w, "url", t.URL)
-	row(w, "sync from", t.SyncFrom)
-	row(w, "checksum", t.Checksum)
-	row(w, "digest", t.Digest)
-	row(w, "format", t.Format)
-	row(w, "direct download", yesNo(t.DirectDownload))
-	row(w, "virtual size", config.FormatSize(t.VirtualSize))
-	row(w, "size", config.FormatSize(t.Size))
-	if t.RemovedAt != nil {
-		row(w, "removed", timeText(*t.RemovedAt))
-	}
-	for _, c := range t.Copies {
-		text := strings.TrimSpace(copyState(t, c) + " " + c.Path)
-		if c.Attempts > 1 {
-			text += fmt.Sprintf(", %d attempts", c.Attempts)
-		}
-		if c.RetryAt != nil {
-			text += ", again at " + timeText(*c.RetryAt)
-		}
-		if c.Message != "" {
-			text += "\n" + c.Message
-		}
-		row(w, "copy in "+c.Pool, text)
-	}
-	for _, r := range t.Refs {
-		row(w, "used by", fmt.Sprintf("%s disk %s: %s", api.Ref{Project: r.Project, Name: r.Instance}, r.Disk, r.Volume))
-	}
-}
-
-func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -32,6 +33,8 @@ func TestTranscripts(t *testing.T) {
 			var got strings.Builder
 			for line := range strings.Lines(string(want)) {
 				switch {
+				case strings.HasPrefix(line, "# ") && got.Len() > 0:
+					got.WriteString("\n" + line)
 				case strings.HasPrefix(line, "# "):
 					got.WriteString(line)
 				case strings.HasPrefix(line, "$ wherry"):
@@ -56,6 +59,7 @@ func session(t *testing.T, f *fake, args []string) string {
 	t.Helper()
 	var out, errs bytes.Buffer
 	a := newApp(strings.NewReader("<domain/>"), &out, &errs)
+	a.now = func() time.Time { return created.Add(12 * time.Second) }
 	status := a.run(append([]string{"--agent", "unix:" + f.socket}, args...), make(chan os.Signal))
 	var b strings.Builder
 	prefixed := func(prefix, text string) {

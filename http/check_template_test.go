@@ -33,10 +33,10 @@ func TestTemplatesThatRegister(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.ID, r.Format = "rocky9", "qcow2"
-			switch {
-			case r.URL == "":
+			switch r.URL {
+			case "":
 				r.URL = "https://images.example.org/a.qcow2"
-			case r.URL == "-":
+			case "-":
 				r.URL = ""
 			}
 			switch {

@@ -36,7 +36,7 @@ func TestSession(t *testing.T) {
 	c, s := testSession(t)
 	state := func() (got libvirt.DomainState) {
 		t.Helper()
-		err := s.ask(t.Context(), "look at", func(d *libvirt.Domain) (err error) {
+		err := s.monitor.ask(t.Context(), "look at", func(d *libvirt.Domain) (err error) {
 			got, _, err = d.GetState()
 			return err
 		})
@@ -45,14 +45,11 @@ func TestSession(t *testing.T) {
 		}
 		return got
 	}
-	if err := s.ask(t.Context(), "suspend", (*libvirt.Domain).Suspend); err != nil {
+	if err := s.monitor.ask(t.Context(), "suspend", (*libvirt.Domain).Suspend); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Resume(t.Context()); err != nil || state() != libvirt.DOMAIN_RUNNING {
 		t.Errorf("resumed: %v, error %v", state(), err)
-	}
-	if err := s.Shutdown(t.Context(), "please"); err == nil {
-		t.Error("an unknown way to shut down was accepted")
 	}
 	for what, err := range map[string]error{"agent": s.PingAgent(t.Context()), "wake": s.Wakeup(t.Context()), "quit": s.Quit(t.Context())} {
 		if !errors.Is(err, ErrUnsupported) {
@@ -64,7 +61,7 @@ func TestSession(t *testing.T) {
 			t.Errorf("destroyed: %v, error %v", state(), err)
 		}
 	}
-	if err := s.Shutdown(t.Context(), ShutdownACPI); err == nil {
+	if err := s.Press(t.Context()); err == nil {
 		t.Error("the button of what does not run was pressed")
 	}
 	s.Close()
@@ -91,15 +88,18 @@ func TestSessionHangs(t *testing.T) {
 	ctx, giveUp := context.WithCancelCause(t.Context())
 	why := errors.New("gave up")
 	go func() { <-entered; giveUp(why) }()
-	err := s.ask(ctx, "hang", func(*libvirt.Domain) error { close(entered); <-release; return nil })
+	err := s.monitor.ask(ctx, "hang", func(*libvirt.Domain) error { close(entered); <-release; return nil })
 	if !errors.Is(err, why) {
 		t.Fatalf("error %v; want the reason for giving up", err)
 	}
 	if err := s.Resume(t.Context()); !errors.Is(err, ErrPending) {
 		t.Errorf("while another hangs: %v", err)
 	}
+	if err := s.PingAgent(t.Context()); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("the agent, while the monitor hangs: %v", err)
+	}
 	other := c.Session("test")
-	if err := other.ask(t.Context(), "look at", func(d *libvirt.Domain) error { _, err := d.GetID(); return err }); err != nil {
+	if err := other.monitor.ask(t.Context(), "look at", func(d *libvirt.Domain) error { _, err := d.GetID(); return err }); err != nil {
 		t.Errorf("another session: %v", err)
 	}
 	other.Close()
@@ -118,15 +118,15 @@ func TestSessionHangs(t *testing.T) {
 func TestSessionReconnects(t *testing.T) {
 	c, s := testSession(t)
 	look := func() error {
-		return s.ask(t.Context(), "look at", func(d *libvirt.Domain) error { _, err := d.GetID(); return err })
+		return s.monitor.ask(t.Context(), "look at", func(d *libvirt.Domain) error { _, err := d.GetID(); return err })
 	}
 	if err := look(); err != nil {
 		t.Fatal(err)
 	}
-	first := s.link
+	first := s.monitor.link
 	first.markLost()
-	if err := look(); err != nil || s.link == first {
-		t.Errorf("error %v, the same connection: %v", err, s.link == first)
+	if err := look(); err != nil || s.monitor.link == first {
+		t.Errorf("error %v, the same connection: %v", err, s.monitor.link == first)
 	}
 	s.Close()
 	emptied(t, c)

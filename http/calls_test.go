@@ -30,6 +30,7 @@ var (
 		Steps:    []api.Step{{Name: "inspect", Status: "done", StartedAt: aTime, EndedAt: &aTime}},
 		Result:   json.RawMessage(`{"mode":"full"}`), CreatedAt: aTime, UpdatedAt: aTime, Cancellable: true,
 	}
+	anUnowned = api.UnownedFile{Pool: "default", Path: "/srv/images/.foreign-1", Kind: "foreign", Bytes: 512, ModifiedAt: aTime}
 	aTemplate = api.Template{
 		ID: "rocky9", URL: "http://images/rocky9", Checksum: aDigest, Format: "qcow2", Pool: "default", DirectDownload: true, Digest: aDigest,
 		Copies: []api.TemplateCopy{{Pool: "default", State: api.CopyReady, Progress: 100, UpdatedAt: aTime}},
@@ -159,8 +160,11 @@ func everyCall(a *agent, s *seen) []struct {
 		CancelFn: func(_ context.Context, id string) (api.Operation, error) { s.note("cancel", id); return anOp, nil },
 	}
 	a.templates = fakeTemplates{
-		ListFn: func(context.Context) ([]api.Template, error) { s.note(); return []api.Template{aTemplate}, nil },
-		GetFn:  func(_ context.Context, id string) (api.Template, error) { s.note("get", id); return aTemplate, nil },
+		ListFn: func(context.Context) (api.TemplateList, error) {
+			s.note()
+			return api.TemplateList{Templates: []api.Template{aTemplate}, Unowned: []api.UnownedFile{anUnowned}}, nil
+		},
+		GetFn: func(_ context.Context, id string) (api.Template, error) { s.note("get", id); return aTemplate, nil },
 		RegisterFn: func(_ context.Context, r api.TemplateRequest, k api.Idempotency) (api.Operation, error) {
 			s.note(r, k.Key)
 			return anOp, nil
@@ -219,6 +223,7 @@ func everyCall(a *agent, s *seen) []struct {
 		{"GET /v1/operations/:id", func(x ctx, c cl) (any, error) { return c.OperationWait(x, "op1", time.Hour) }, []any{"op1", time.Minute}, anOp},
 		{"DELETE /v1/operations/:id", func(x ctx, c cl) (any, error) { return c.Cancel(x, "op1") }, []any{"cancel", "op1"}, anOp},
 		{"GET /v1/templates", func(x ctx, c cl) (any, error) { return c.Templates(x) }, nil, []api.Template{aTemplate}},
+		{"GET /v1/templates", func(x ctx, c cl) (any, error) { return c.UnownedFiles(x) }, nil, []api.UnownedFile{anUnowned}},
 		{"GET /v1/templates/:id", func(x ctx, c cl) (any, error) { return c.Template(x, "rocky9") }, []any{"get", "rocky9"}, aTemplate},
 		{"POST /v1/templates", func(x ctx, c cl) (any, error) { return c.RegisterTemplate(x, aTemplateRequest, "k5") }, []any{aTemplateRequest, "k5"}, anOp},
 		{"DELETE /v1/templates/:id", func(x ctx, c cl) (any, error) { return c.RemoveTemplate(x, "rocky9") }, []any{"remove", "rocky9"}, aTemplate},

@@ -125,7 +125,7 @@ func (f *fakeOperations) Events(ctx context.Context, after uint64) (<-chan api.E
 }
 
 type fakeTemplates struct {
-	ListFn     func(ctx context.Context) ([]api.Template, error)
+	ListFn     func(ctx context.Context) (api.TemplateList, error)
 	GetFn      func(ctx context.Context, id string) (api.Template, error)
 	RegisterFn func(ctx context.Context, r api.TemplateRequest, k api.Idempotency) (api.Operation, error)
 	RemoveFn   func(ctx context.Context, id string) (api.Template, error)
@@ -133,7 +133,7 @@ type fakeTemplates struct {
 	OpenFn     func(ctx context.Context, id string) (*os.File, api.Template, error)
 }
 
-func (f *fakeTemplates) List(ctx context.Context) ([]api.Template, error) { return f.ListFn(ctx) }
+func (f *fakeTemplates) List(ctx context.Context) (api.TemplateList, error) { return f.ListFn(ctx) }
 
 func (f *fakeTemplates) Get(ctx context.Context, id string) (api.Template, error) {
 	return f.GetFn(ctx, id)

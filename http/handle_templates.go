@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 
 func (s *Server) listTemplates(c *call) error {
 	list, err := s.opts.Templates.List(c.ctx())
-	return answer(c, api.TemplateList{Templates: list}, err)
+	return answer(c, list, err)
 }
 
 func (s *Server) getTemplate(c *call) error    { return withID(c, s.opts.Templates.Get) }
@@ -28,7 +29,10 @@ func (s *Server) registerTemplate(c *call) error {
 	return c.accepted(s.opts.Templates.Register(c.ctx(), r, key))
 }
 
-func (s *Server) retryTemplate(c *call) error {
+func (s *Server) retryTemplate(c *call) error { return onTemplate(c, s.opts.Templates.Retry) }
+
+// onTemplate starts an operation on a template that needs nothing but its id.
+func onTemplate(c *call, start func(ctx context.Context, id string, k api.Idempotency) (api.Operation, error)) error {
 	id, err := c.id()
 	if err != nil {
 		return err
@@ -40,7 +44,7 @@ func (s *Server) retryTemplate(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.accepted(s.opts.Templates.Retry(c.ctx(), id, key))
+	return c.accepted(start(c.ctx(), id, key))
 }
 
 // templateContent streams the image: plain with ranges, or as extents, which

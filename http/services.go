@@ -69,7 +69,7 @@ type Operations interface {
 
 // Templates keeps the templates of this host.
 type Templates interface {
-	List(ctx context.Context) ([]api.Template, error)
+	List(ctx context.Context) (api.TemplateList, error)
 	Get(ctx context.Context, id string) (api.Template, error)
 	// Register returns "conflict" for an id that means another image already.
 	Register(ctx context.Context, r api.TemplateRequest, k api.Idempotency) (api.Operation, error)

@@ -38,10 +38,10 @@ func New(s Service) *Service {
 }
 
 // List gives all templates, tombstones too.
-func (s *Service) List(context.Context) ([]api.Template, error) {
-	out := []api.Template{}
+func (s *Service) List(context.Context) (api.TemplateList, error) {
+	out := api.TemplateList{Templates: []api.Template{}, Unowned: []api.UnownedFile{}}
 	for _, t := range s.Registry.List() {
-		out = append(out, show(t))
+		out.Templates = append(out.Templates, show(t))
 	}
 	return out, nil
 }

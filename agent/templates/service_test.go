@@ -141,7 +141,7 @@ func TestRegister(t *testing.T) {
 	if !bytes.Equal(b, content) {
 		t.Error("the content is another")
 	}
-	if list, err := w.List(t.Context()); err != nil || len(list) != 1 || w.Counts()["ready"] != 1 {
+	if list, err := w.List(t.Context()); err != nil || len(list.Templates) != 1 || w.Counts()["ready"] != 1 {
 		t.Errorf("list %+v, %v, counts %v", list, err, w.Counts())
 	}
 }

@@ -102,4 +102,18 @@ type TemplateEvent struct {
 // TemplateList is the answer of GET /v1/templates.
 type TemplateList struct {
 	Templates []Template `json:"templates"`
+	// Unowned are files that look like ours and belong to no template. They
+	// are shown, and never deleted.
+	Unowned []UnownedFile `json:"unowned"`
+}
+
+// UnownedFile is a file or folder in a pool that bears a name as Wherry gives
+// them and is part of no copy: left by a crash, by another agent that has the
+// same storage, or moved aside.
+type UnownedFile struct {
+	Pool       string    `json:"pool"`
+	Path       string    `json:"path"`
+	Kind       string    `json:"kind"`  // "template", "partial", "foreign"
+	Bytes      int64     `json:"bytes"` // on disk
+	ModifiedAt time.Time `json:"modified_at"`
 }

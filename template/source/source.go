@@ -10,9 +10,9 @@ import (
 // Validator tells whether a content is still the one that was begun. The zero
 // value knows nothing.
 type Validator struct {
-	ETag         string `json:"etag,omitempty"` // as sent; weak ones are not kept
-	LastModified string `json:"last_modified,omitempty"`
-	Total        int64  `json:"total"` // bytes of the whole, -1 where unknown
+	ETag         string `json:"etag,omitempty"`          // as sent; weak ones are not kept
+	LastModified string `json:"last_modified,omitempty"` // as sent; kept where it is a strong validator (RFC 9110, 8.8.2.2)
+	Total        int64  `json:"total"`                   // bytes of the whole, -1 (or 0) where unknown
 }
 
 // At is where to begin. The zero value is the beginning of any content.
@@ -22,11 +22,15 @@ type At struct {
 }
 
 // Stream is content from Offset on. Offset is what was asked for, or 0 where
-// the origin does not resume, or has other content by now.
+// the origin does not resume, or has other content by now. A stream that ends
+// before Total bytes fails; its errors are, or wrap, a *fault.Fault.
 type Stream struct {
 	io.ReadCloser
 	Offset int64
 	Validator
+	// MediaType is what the origin calls the content, such as "text/html". It
+	// is a hint for people: many servers call images so.
+	MediaType string
 }
 
 // Origin is one place that has an image.

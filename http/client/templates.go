@@ -25,6 +25,13 @@ func (c *Client) Templates(ctx context.Context) ([]api.Template, error) {
 	return list.Templates, err
 }
 
+// UnownedFiles lists the files of the host's pools that look like templates'
+// and belong to none.
+func (c *Client) UnownedFiles(ctx context.Context) ([]api.UnownedFile, error) {
+	list, err := call[api.TemplateList](ctx, c, template(http.MethodGet))
+	return list.Unowned, err
+}
+
 // Template gives one template.
 func (c *Client) Template(ctx context.Context, id string) (api.Template, error) {
 	return call[api.Template](ctx, c, template(http.MethodGet, id))

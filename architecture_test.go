@@ -46,6 +46,14 @@ func list(t *testing.T, args ...string) (out []pkg) {
 
 func within(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
 
+// borrowed are the leaves' packages that stand on another leaf, and why that is
+// better than the rule.
+var borrowed = map[string]string{
+	// Outside bytes have one reader, which is fuzzed: an image is judged by the
+	// one that reads chains later.
+	module + "/template/intake": module + "/volume",
+}
+
 // Dependencies point one way: the leaves know neither the agent nor the wire
 // nor each other, by whatever detour. (The linter sees direct imports only.)
 func TestLeavesImportNoAgent(t *testing.T) {
@@ -55,7 +63,9 @@ func TestLeavesImportNoAgent(t *testing.T) {
 		i := slices.IndexFunc(leaves, func(l string) bool { return within(p.ImportPath, l) })
 		seen[leaves[i]] = true
 		for _, d := range p.Deps {
-			other := slices.ContainsFunc(leaves, func(l string) bool { return l != leaves[i] && within(d, l) })
+			other := slices.ContainsFunc(leaves, func(l string) bool {
+				return l != leaves[i] && within(d, l) && l != borrowed[p.ImportPath]
+			})
 			if other || within(d, module+"/agent") || within(d, module+"/http") {
 				t.Errorf("%s stands on %s", p.ImportPath, d)
 			}

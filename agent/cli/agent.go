@@ -76,6 +76,7 @@ type operationReader interface {
 
 type templateCalls interface {
 	Templates(ctx context.Context) ([]api.Template, error)
+	UnownedFiles(ctx context.Context) ([]api.UnownedFile, error)
 	Template(ctx context.Context, id string) (api.Template, error)
 	RegisterTemplate(ctx context.Context, r api.TemplateRequest, key string) (api.Operation, error)
 	RemoveTemplate(ctx context.Context, id string) (api.Template, error)

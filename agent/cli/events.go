@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,15 +47,18 @@ func (a *app) printEvent(e api.Event) error {
 		}
 	}
 	return a.print(e, func(w io.Writer) {
-		subject := api.Ref{Project: e.Project, Name: e.Instance}.String()
-		if subject == "" {
-			subject = "-"
+		subject := cmp.Or(api.Ref{Project: e.Project, Name: e.Instance}.String(), "-")
+		if e.Template != nil {
+			subject = e.Template.ID
 		}
 		fmt.Fprintf(w, "%d  %s  %s  %s  %s\n", e.ID, timeText(e.At), e.Kind, subject, eventText(e))
 	})
 }
 
 func eventText(e api.Event) string {
+	if e.Template != nil {
+		return templateEventText(*e.Template)
+	}
 	if e.Operation == nil {
 		return e.Detail
 	}
@@ -64,6 +68,26 @@ func eventText(e api.Event) string {
 	}
 	if e.Detail != "" {
 		text += ": " + e.Detail
+	}
+	return text
+}
+
+func templateEventText(e api.TemplateEvent) string {
+	if e.Volume != "" {
+		return fmt.Sprintf("%s: %s", e.Volume, cmp.Or(e.State, "stands on it no more"))
+	}
+	text := e.State
+	if e.Pool != "" {
+		text += " in " + e.Pool
+	}
+	if e.Code != "" {
+		text += " (" + e.Code + ")"
+	}
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	if e.RetryAt != nil {
+		text += ", again at " + timeText(*e.RetryAt)
 	}
 	return text
 }

@@ -65,12 +65,16 @@ var full = api.Template{
 	Refs: []api.TemplateRef{},
 }
 
-func (fakeTemplates) List(context.Context) ([]api.Template, error) {
+func (fakeTemplates) List(context.Context) (api.TemplateList, error) {
 	removed := api.Template{ID: "old", Format: "raw", RemovedAt: &created, Copies: []api.TemplateCopy{}, Refs: []api.TemplateRef{}}
 	unpacking := api.Template{ID: "unpacking", Format: "raw", Pool: "default", Refs: []api.TemplateRef{}, Copies: []api.TemplateCopy{
 		{Pool: "default", State: api.CopySyncing, BytesDone: 1 << 30, BytesTotal: -1, UpdatedAt: created},
 	}}
-	return []api.Template{rocky9, broken, unpacking, removed}, nil
+	unowned := []api.UnownedFile{
+		{Pool: "default", Path: "/images/rocky9.qcow2.foreign-x1", Kind: "foreign", Bytes: 12 << 20, ModifiedAt: created},
+		{Pool: "fast", Path: "/fast/.wherry-template-x2.partial", Kind: "partial", Bytes: 3 << 30, ModifiedAt: created},
+	}
+	return api.TemplateList{Templates: []api.Template{rocky9, broken, unpacking, removed}, Unowned: unowned}, nil
 }
 
 func (fakeTemplates) Get(_ context.Context, id string) (api.Template, error) {

@@ -97,7 +97,15 @@ func (a *app) templateListCommand() *cobra.Command {
 			if err != nil {
 				return failed("list the templates", err)
 			}
-			return a.printTable(api.TemplateList{Templates: templates}, func(w io.Writer) { templateTable(w, templates, a.now()) })
+			unowned, err := g.UnownedFiles(ctx)
+			if err != nil {
+				return failed("list the files that nobody owns", err)
+			}
+			err = a.printTable(api.TemplateList{Templates: templates, Unowned: unowned}, func(w io.Writer) { templateTable(w, templates, a.now()) })
+			if err != nil || len(unowned) == 0 || a.global.output != outputTable {
+				return err
+			}
+			return a.print(nil, func(w io.Writer) { unownedTable(w, unowned) })
 		}),
 	}
 }

@@ -29,6 +29,14 @@ func templateTable(w io.Writer, templates []api.Template, now time.Time) {
 	}
 }
 
+// unownedTable follows the templates: what takes room and belongs to none.
+func unownedTable(w io.Writer, files []api.UnownedFile) {
+	fmt.Fprintln(w, "\nfiles that belong to no template; nothing deletes them")
+	for _, f := range files {
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", f.Pool, f.Kind, config.FormatSize(f.Bytes), timeText(f.ModifiedAt), f.Path)
+	}
+}
+
 func sizeOrNone(bytes int64) string {
 	if bytes == 0 {
 		return "-"

@@ -1,0 +1,30 @@
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+func TestTemplateEvents(t *testing.T) {
+	for want, e := range map[string]api.TemplateEvent{
+		"gone  failed in default (unresolvable): no such host, again at 2026-11-21T10:01:00Z": {
+			ID: "gone", Pool: "default", State: api.CopyFailed, Code: "unresolvable", Class: "source", Message: "no such host", Attempts: 1, RetryAt: &retryAt,
+		},
+		"rocky9  ready in default":                        {ID: "rocky9", Pool: "default", State: api.CopyReady},
+		"rocky9  /images/vm1.qcow2: found":                {ID: "rocky9", Pool: "default", State: api.RefFound, Volume: "/images/vm1.qcow2"},
+		"rocky9  /images/vm1.qcow2: stands on it no more": {ID: "rocky9", Pool: "default", Volume: "/images/vm1.qcow2"},
+	} {
+		var out bytes.Buffer
+		a := newApp(strings.NewReader(""), &out, &out)
+		a.global.output = outputTable
+		if err := a.printEvent(api.Event{ID: 4, Kind: "template", At: created, Template: &e}); err != nil {
+			t.Fatal(err)
+		}
+		if got := out.String(); got != "4  2026-11-21T10:00:00Z  template  "+want+"\n" {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

@@ -19,6 +19,7 @@ import (
 
 	wherry "github.com/wherry-kvm/wherry/http"
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/template/fault"
 )
 
 func TestEveryRouteIsDescribedAndEveryDescriptionIsARoute(t *testing.T) {
@@ -60,6 +61,21 @@ func TestEveryCodeIsDescribed(t *testing.T) {
 		if row == nil || row[1] != strconv.Itoa(p.Status) || row[2] != p.Title {
 			t.Errorf("the table says %q of %q, which is %d %q", row, code, p.Status, p.Title)
 		}
+	}
+}
+
+func TestEveryFaultIsDescribed(t *testing.T) {
+	table := theContract(t).doc.Components.Schemas["FaultCode"].Value.Description
+	var described []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| ([a-z]+)[a-z, ]* \\| .").FindAllStringSubmatch(table, -1) {
+		described = append(described, row[1])
+		if want := string(fault.ClassOf(row[1])); row[2] != want {
+			t.Errorf("the table says that %s is of the class %s, not %s", row[1], row[2], want)
+		}
+	}
+	slices.Sort(described)
+	if d := cmp.Diff(fault.Codes(), described); d != "" {
+		t.Errorf("codes (-) and described (+): %s", d)
 	}
 }
 

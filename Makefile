@@ -85,7 +85,7 @@ fuzz: ## run every fuzz test for FUZZTIME (30s)
 	done
 
 .PHONY: bench
-bench: deps package ## compare a migration with virsh's own, on a 1 Gbit link
+bench: deps package ## compare migrations with virsh, downloads with curl, syncs with the link
 	$(call say,bench)
 	export WHERRY_LAB_DIR=$(CURDIR)/.lab-bench; trap 'tests/lab/lab down; rm -rf "$$WHERRY_LAB_DIR"' EXIT; $(GO) run ./tests/bench $(BENCH)
 

@@ -1,7 +1,12 @@
-// Command bench compares what a migration by Wherry costs with libvirt's own, virsh migrate --p2p with the same flags,
-// XML and kind of disk, on a link of 1 Gbit: wall time, bytes on the wire, downtime. It needs the lab (tests/README.md).
+// Command bench measures Wherry against what it stands on. It needs the lab (tests/README.md).
 //
-//	go run ./tests/bench [-runs 5] [-data 1G]
+// Migrations: what one costs compared with libvirt's own, virsh migrate --p2p with the same flags, XML and kind of disk,
+// on a link of 1 Gbit: wall time, bytes on the wire, downtime.
+//
+// Templates: an image downloaded from a server on the same host, compared with curl, tee and sha256sum onto the same disk;
+// and one from the other host, compared with what the link gives.
+//
+//	go run ./tests/bench [-runs 5] [-data 1024] [-image 2048] [migrations|templates]
 package main
 
 import (
@@ -19,14 +24,28 @@ import (
 const rate = "1gbit"
 
 func main() {
-	runs := flag.Int("runs", 5, "migrations of each kind by each tool")
-	data := flag.Int64("data", 1024, "MiB of data in the template, half of its size")
+	runs := flag.Int("runs", 5, "measurements of each kind by each tool")
+	data := flag.Int64("data", 1024, "MiB of data in the template of the migrations, half of its size")
+	image := flag.Int64("image", 2048, "MiB of the images that are fetched, a multiple of 32")
 	flag.Parse()
+	parts := flag.Args()
+	if len(parts) == 0 {
+		parts = []string{"templates", "migrations"}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := bench(ctx, *runs, *data<<20); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+	for _, part := range parts {
+		err := fmt.Errorf("there is no part %q: migrations, templates", part)
+		switch part {
+		case "migrations":
+			err = bench(ctx, *runs, *data<<20)
+		case "templates":
+			err = templates(ctx, *runs, *image<<20)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
 	}
 }
 
@@ -103,7 +122,7 @@ func phases(costs []cost) map[string]time.Duration {
 	return out
 }
 
-func middle[T cmp.Ordered](costs []cost, of func(cost) T) T {
+func middle[C any, T cmp.Ordered](costs []C, of func(C) T) T {
 	values := make([]T, len(costs))
 	for i, c := range costs {
 		values[i] = of(c)

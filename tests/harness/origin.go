@@ -36,16 +36,21 @@ type Origin struct {
 // Origin starts a web server in the host's network ("127.0.0.1", "10.77.0.1") and ends it with the test.
 func (h *Host) Origin(t testing.TB, address string) *Origin {
 	t.Helper()
+	o, err := h.Serve(t.Context(), t.TempDir(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = o.Stop() }) // a test that cares stops it itself
+	return o
+}
+
+// Serve is Origin for a program that is no test: the server's files lie below a folder of the caller's, who stops it.
+func (h *Host) Serve(ctx context.Context, folder, address string) (*Origin, error) {
 	namespace, err := h.lab.namespace(h.Name)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	o, err := startOrigin(t.Context(), t.TempDir(), address, h.Listen, "nsenter", "--net="+namespace, "--")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = o.Stop() }) // it is killed where it does not end
-	return o
+	return startOrigin(ctx, folder, address, h.Listen, "nsenter", "--net="+namespace, "--")
 }
 
 // startOrigin starts a web server whose files lie below the folder. listen tells which ports are free.

@@ -37,7 +37,7 @@ for n in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${n%%:*}" "dev/${n#*
 node() { mknod -m "${5:-666}" "dev/$1" "$2" "$3" "$4"; }
 node null c 1 3; node zero c 1 5; node full c 1 7; node random c 1 8; node urandom c 1 9; node tty c 5 0
 node net/tun c 10 200; node loop-control c 10 237 600
-for n in 0 1 2 3 4 5 6 7; do node "loop$n" b 7 "$n" 600; done
+for n in {0..31}; do node "loop$n" b 7 "$n" 600; done
 
 bind "$HOST_STATE/run" /run/wherry
 bind "$HOST_STATE/images" /var/lib/libvirt/images

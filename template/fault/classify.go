@@ -15,14 +15,15 @@ import (
 // and certificates arrive inside of network errors, and network errors carry
 // the numbers that file errors carry too.
 func classify(err error) *Fault {
+	// The text of a URL error has the query in it, which may be a secret.
+	if e, ok := errors.AsType[*url.Error](err); ok && e.Err != nil {
+		f := Of(e.Err)
+		return &Fault{Code: f.Code, Class: f.Class, Permanent: f.Permanent, Err: &worded{f.Error(), err}}
+	}
 	for _, judge := range []func(error) *Fault{cancelled, resolving, handshake, network, timeout, file, stream} {
 		if f := judge(err); f != nil {
 			return f
 		}
-	}
-	// The text of a URL error has the query in it, which may be a secret.
-	if e, ok := errors.AsType[*url.Error](err); ok && e.Err != nil {
-		return because(Internal, err, "%v", e.Err)
 	}
 	return &Fault{Code: Internal, Class: Local, Err: err}
 }
@@ -66,7 +67,7 @@ func network(err error) *Fault {
 			who += " " + inner.Addr.String()
 		}
 	}
-	if f := numbered(op.Err, who); f != nil {
+	if f := numbered(err, who); f != nil {
 		return f
 	}
 	if errno, ok := errors.AsType[syscall.Errno](op.Err); ok {

@@ -30,7 +30,13 @@ type Fault struct {
 	Err error
 }
 
-func (f *Fault) Error() string { return f.Err.Error() }
+func (f *Fault) Error() string {
+	if f.Err == nil {
+		return f.Code
+	}
+	return f.Err.Error()
+}
+
 func (f *Fault) Unwrap() error { return f.Err }
 
 // New makes a fault of the code's usual class. format is as for [fmt.Errorf].
@@ -45,7 +51,7 @@ func Of(err error) *Fault {
 	if err == nil {
 		return nil
 	}
-	if f, ok := errors.AsType[*Fault](err); ok && f != nil && f.Err != nil {
+	if f, ok := errors.AsType[*Fault](err); ok && f != nil {
 		return f
 	}
 	return classify(err)

@@ -84,7 +84,7 @@ func (d *Download) Resolve(ctx context.Context, r Request) (Resolved, error) {
 	if !isMetalinkName(u.Path) {
 		return Resolved{Origins: []Origin{origin}, Size: -1}, nil
 	}
-	return d.resolveMetalink(ctx, u, origin, r.Headers)
+	return d.resolveMetalink(ctx, origin, u, r.Headers)
 }
 
 func (d *Download) origin(u *url.URL, headers map[string]string) Origin {

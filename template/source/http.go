@@ -2,16 +2,11 @@ package source
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/wherry-kvm/wherry/template/fault"
@@ -24,6 +19,8 @@ type httpOrigin struct {
 	url     *url.URL
 	headers map[string]string
 	size    int64 // that a Metalink announced, -1 for none
+	// isMirror: a Metalink led here, so that another must not.
+	isMirror bool
 }
 
 // Name gives the URL without its secrets.
@@ -37,7 +34,14 @@ func (o *httpOrigin) Open(ctx context.Context, at At) (Stream, error) {
 		// nothing is taken from that answer but that it is useless.
 		s, _, err = o.open(ctx, At{})
 	}
-	return s, err
+	if err != nil || !isMetalinkType(s.MediaType) || isMetalinkName(o.url.Path) {
+		return s, err
+	}
+	defer s.Close()
+	if o.isMirror {
+		return Stream{}, fault.New(fault.Protocol, "the mirror %s is another Metalink", o.Name())
+	}
+	return o.openMirrors(ctx, s, at)
 }
 
 // open asks once. Not ok: the range cannot be used, ask for the whole.
@@ -58,7 +62,7 @@ func (o *httpOrigin) open(ctx context.Context, at At) (s Stream, ok bool, err er
 	switch is {
 	case resumed:
 		given, _ := parseContentRange(response.Header.Get("Content-Range"))
-		s.Validator = at.Validator.updated(response.Header, given.total)
+		s.Validator = at.updated(response.Header, given.total)
 	case whole:
 		s.Offset, s.Validator = 0, validator(response.Header, length)
 	case complete:
@@ -112,151 +116,3 @@ func mediaType(r *http.Response) string {
 }
 
 func (o *httpOrigin) secrets() []string { return secrets(o.url, o.headers) }
-
-// get asks for the content and follows redirects. Each hop is judged like the
-// first address, and is told the caller's headers only at the same scheme,
-// host and port, and only until it was led away from there once.
-func (c *client) get(ctx context.Context, u *url.URL, headers map[string]string, at At) (*http.Response, error) {
-	first, credentials := u, true
-	for hop := 0; ; hop++ {
-		if err := c.checkHost(u); err != nil {
-			return nil, err
-		}
-		request, err := newRequest(ctx, u, at)
-		if err != nil {
-			return nil, err
-		}
-		if credentials {
-			for name, value := range headers {
-				request.Header.Set(name, value)
-			}
-		}
-		response, err := c.send(request)
-		if err != nil {
-			return nil, err
-		}
-		next, err := redirect(response, u)
-		if next == nil && err == nil {
-			return response, nil
-		}
-		response.Body.Close()
-		if err != nil {
-			return nil, err
-		}
-		if hop >= c.redirects {
-			return nil, fault.New(fault.Redirect, "%s redirects more than %d times, last to %s", redacted(first), c.redirects, redacted(next))
-		}
-		u, credentials = next, credentials && sameOrigin(first, next)
-	}
-}
-
-func newRequest(ctx context.Context, u *url.URL, at At) (*http.Request, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "", nil)
-	if err != nil {
-		return nil, fault.Of(err)
-	}
-	// Set and not parsed again: the query goes out as it was written.
-	target := *u
-	target.User, target.Fragment, target.RawFragment = nil, "", ""
-	request.URL, request.Host = &target, target.Host
-	request.Header.Set("User-Agent", "wherry")
-	request.Header.Set("Accept-Encoding", "identity")
-	if at.Offset > 0 {
-		request.Header.Set("Range", at.header())
-		if condition := at.condition(); condition != "" {
-			request.Header.Set("If-Range", condition)
-		}
-	}
-	return request, nil
-}
-
-// send asks once and puts into words what went wrong.
-func (c *client) send(r *http.Request) (*http.Response, error) {
-	var connected atomic.Bool
-	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }, // after TLS
-	})
-	response, err := c.transport.RoundTrip(r.WithContext(ctx))
-	if err == nil {
-		return response, nil
-	}
-	var late interface{ Timeout() bool }
-	f := fault.Of(err)
-	_, numbered := errors.AsType[syscall.Errno](err)
-	switch {
-	case r.Context().Err() != nil:
-		return nil, fault.Of(context.Cause(r.Context()))
-	case f.Code == fault.Unresolvable || f.Code == fault.TLS || f.Code == fault.Address:
-	case errors.As(err, &late) && late.Timeout() && !connected.Load() && !numbered:
-		return nil, fault.New(fault.Unreachable, "no connection to %s in %s: %w", r.URL.Host, c.connect, err)
-	case errors.As(err, &late) && late.Timeout() && !numbered:
-		return nil, fault.New(fault.Idle, "no answer from %s in %s: %w", r.URL.Host, c.header, err)
-	case errors.Is(err, io.EOF):
-		return nil, fault.New(fault.ConnectionLost, "%s closed the connection without an answer: %w", r.URL.Host, err)
-	case f.Code == fault.Internal && !numbered && f.Err == err: //nolint:errorlint // whether it is unclassified, not what it is
-		return nil, fault.New(fault.Protocol, "the answer of %s is not understood: %w", r.URL.Host, err)
-	}
-	return nil, f
-}
-
-// redirect gives where an answer leads, or nil where it does not.
-func redirect(r *http.Response, from *url.URL) (*url.URL, error) {
-	switch r.StatusCode {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-	default:
-		return nil, nil //nolint:nilnil // no redirect is not an error
-	}
-	to, err := r.Location()
-	if err != nil {
-		return nil, fault.New(fault.Protocol, "%s answered %s without saying where to: %w", redacted(from), r.Status, withoutURL(err))
-	}
-	to.User = nil
-	switch {
-	case to.Scheme != "http" && to.Scheme != "https":
-		return nil, fault.New(fault.Redirect, "%s redirects to scheme %q", redacted(from), to.Scheme)
-	case to.Scheme == "http" && from.Scheme == "https":
-		return nil, fault.New(fault.Redirect, "%s redirects from https to http: %s", redacted(from), redacted(to))
-	}
-	return to, nil
-}
-
-// sameOrigin compares scheme, host and port (RFC 6454).
-func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
-}
-
-// port gives the URL's port, also where it is left out.
-func port(u *url.URL) string {
-	switch {
-	case u.Port() != "":
-		return u.Port()
-	case u.Scheme == "https":
-		return "443"
-	}
-	return "80"
-}
-
-// answered makes a fault of an answer that is no content.
-func answered(r *http.Response, from io.Reader, secret []string) error {
-	text, _ := io.ReadAll(io.LimitReader(from, 16<<10)) // what came of it will do
-	status := fault.Clean(r.Status, 80)
-	words := fmt.Sprintf("%s from %s", status, redacted(r.Request.URL))
-	if t := excerpt(string(text), status, slicesWith(secret, r.Request.URL)); t != "" {
-		words += ": " + t
-	}
-	return fault.New(fault.HTTPStatus, "%w", &statusError{r.StatusCode, words})
-}
-
-// statusError is an answer that is no content.
-type statusError struct {
-	status int
-	text   string
-}
-
-func (e *statusError) Error() string { return e.text }
-
-// passing tells whether the answer may be another one soon.
-func (e *statusError) passing() bool {
-	return e.status >= 500 && e.status != http.StatusNotImplemented ||
-		e.status == http.StatusRequestTimeout || e.status == http.StatusTooManyRequests
-}

@@ -12,38 +12,42 @@ import (
 )
 
 // resolveMetalink reads the document and gives its mirrors as origins.
-func (d *Download) resolveMetalink(ctx context.Context, u *url.URL, o Origin, headers map[string]string) (Resolved, error) {
+func (d *Download) resolveMetalink(ctx context.Context, o Origin, u *url.URL, headers map[string]string) (Resolved, error) {
 	r, err := NewReader(ctx, o, At{}, ReaderOptions{})
 	if err != nil {
 		return Resolved{}, err
 	}
 	defer func() { _ = r.Close() }() // it was only read
+	return d.client.readMetalink(r, u, headers)
+}
+
+func (c *client) readMetalink(r io.Reader, u *url.URL, headers map[string]string) (Resolved, error) {
 	doc, err := io.ReadAll(io.LimitReader(r, maxMetalink+1))
 	switch {
 	case err != nil:
 		return Resolved{}, fault.Of(err)
 	case len(doc) > maxMetalink:
-		return Resolved{}, fault.New(fault.TooLarge, "the Metalink %s is over %d bytes", o.Name(), maxMetalink)
+		return Resolved{}, fault.New(fault.TooLarge, "the Metalink %s is over %d bytes", redacted(u), maxMetalink)
 	}
 	m, err := parseMetalink(doc, strings.TrimSuffix(path.Base(u.Path), path.Ext(u.Path)))
 	if err != nil {
 		return Resolved{}, err
 	}
-	return d.mirrors(u, m, headers)
+	return c.mirrors(u, m, headers)
 }
 
 // mirrors makes origins of what may be asked. What may not is only named when
 // nothing else is left.
-func (d *Download) mirrors(from *url.URL, m metalink, headers map[string]string) (Resolved, error) {
+func (c *client) mirrors(from *url.URL, m metalink, headers map[string]string) (Resolved, error) {
 	out := Resolved{Checksums: m.hashes, Size: m.size}
 	var refused []fault.Named
 	for _, at := range m.mirrors {
-		u, err := d.mirror(from, at.url, len(m.hashes) > 0 && strong(m.hashes[0]))
+		u, err := c.mirror(from, at.url, len(m.hashes) > 0 && strong(m.hashes[0]))
 		if err != nil {
 			refused = append(refused, fault.Named{Name: "mirror", Err: err})
 			continue
 		}
-		o := &httpOrigin{client: d.client, url: u, size: m.size}
+		o := &httpOrigin{client: c, url: u, size: m.size, isMirror: true}
 		if sameOrigin(from, u) {
 			o.headers = headers
 		}
@@ -64,7 +68,7 @@ func (d *Download) mirrors(from *url.URL, m metalink, headers map[string]string)
 // mirror judges one URL of a document from elsewhere, which is trusted less
 // than the operator's: it may not lead into this host's files, and what came
 // by https may lead to http only with a hash that cannot be forged.
-func (d *Download) mirror(from *url.URL, raw string, verified bool) (*url.URL, error) {
+func (c *client) mirror(from *url.URL, raw string, verified bool) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
@@ -75,7 +79,25 @@ func (d *Download) mirror(from *url.URL, raw string, verified bool) (*url.URL, e
 		return nil, fault.New(fault.Redirect, "the Metalink came by https, has no sha256 or sha512, and names %s", redacted(u))
 	}
 	u.User = nil
-	return u, d.client.checkHost(u)
+	return u, c.checkHost(u)
+}
+
+// openMirrors reads a Metalink that was found where an image was looked for,
+// and opens the first of its mirrors that can be.
+func (o *httpOrigin) openMirrors(ctx context.Context, doc Stream, at At) (Stream, error) {
+	found, err := o.client.readMetalink(doc, o.url, o.headers)
+	if err != nil {
+		return Stream{}, err
+	}
+	var failed []fault.Named
+	for _, m := range found.Origins {
+		s, err := m.Open(ctx, at)
+		if err == nil {
+			return s, nil
+		}
+		failed = append(failed, fault.Named{Name: m.Name(), Err: err})
+	}
+	return Stream{}, fault.Join(failed...)
 }
 
 func strong(checksum string) bool {

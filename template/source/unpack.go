@@ -62,7 +62,7 @@ func Unpack(r io.Reader, limit int64) (unpacked io.Reader, kind string, err erro
 	case Gzip:
 		from, err = newGzip(b)
 	case XZ:
-		from, err = xz.NewReader(b)
+		from, err = xz.NewReader(bufio.NewReaderSize(io.TeeReader(b, newXZGuard()), readSize))
 	case Zstd:
 		from, err = zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 	}
@@ -174,14 +174,15 @@ func newGzip(b *bufio.Reader) (io.Reader, error) {
 var errTrailing = errors.New("something else follows at its end")
 
 func (m *members) Read(p []byte) (int, error) {
-	n, err := m.gzip.Read(p)
-	if !errors.Is(err, io.EOF) {
-		return n, err
+	for {
+		n, err := m.gzip.Read(p)
+		if errors.Is(err, io.EOF) {
+			err = m.next()
+		}
+		if n > 0 || err != nil || len(p) == 0 {
+			return n, err
+		}
 	}
-	if err := m.next(); err != nil || n > 0 {
-		return n, err
-	}
-	return 0, nil
 }
 
 // next goes to the next member; io.EOF where there is none.

@@ -5,6 +5,9 @@ import "time"
 // SetUnread says how long a reader may leave an event unread.
 func (s *Server) SetUnread(d time.Duration) { s.unread = d }
 
+// SetPace says how long a reader may take for a MiB of content.
+func (s *Server) SetPace(d time.Duration) { s.pace = d }
+
 // Routes gives method and pattern of every route, for the contract's test.
 func (s *Server) Routes() [][2]string {
 	var out [][2]string

@@ -41,6 +41,7 @@ func (f faults) problem() error {
 var (
 	projectPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	idPattern      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+	contentPattern = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9._-]{0,127}|sha256:[0-9a-f]{64})$`)
 	diskPattern    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$`)
 	uuidPattern    = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 )

@@ -2,11 +2,8 @@ package http
 
 import (
 	"context"
-	"net/http"
-	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
-	"github.com/wherry-kvm/wherry/http/extents"
 )
 
 func (s *Server) listTemplates(c *call) error {
@@ -45,38 +42,4 @@ func onTemplate(c *call, start func(ctx context.Context, id string, k api.Idempo
 		return err
 	}
 	return c.accepted(start(c.ctx(), id, key))
-}
-
-// templateContent streams the image: plain with ranges, or as extents, which
-// leave the holes out.
-func (s *Server) templateContent(c *call) error {
-	id, err := c.id()
-	if err != nil {
-		return err
-	}
-	version := c.Request().Header.Get(extents.Header)
-	if version != "" && version != "1" {
-		var f faults
-		f.add(extents.Header, "has the version %q; this agent knows version 1", version)
-		return f.problem()
-	}
-	file, t, err := s.opts.Templates.Open(c.ctx(), id)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Close() }() // it was only read
-	h := c.Response().Header()
-	h.Set("Vary", extents.Header)
-	if t.Digest != "" {
-		h.Set("ETag", `"`+t.Digest+`"`)
-	}
-	w := newDeadlineWriter(c.Response())
-	w.stop = s.draining
-	if version == "" {
-		h.Set("Content-Type", "application/octet-stream")
-		http.ServeContent(w, c.Request(), "", time.Time{}, file)
-		return nil
-	}
-	h.Set("Content-Type", extents.MediaType)
-	return extents.Encode(w, file)
 }

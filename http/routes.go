@@ -50,6 +50,7 @@ func (s *Server) routes() []route {
 		route{del, template, s.removeTemplate, false, nil},
 		route{post, template + "/retry", s.retryTemplate, false, nil},
 		route{get, template + "/content", s.templateContent, true, nil},
+		route{http.MethodHead, template + "/content", s.templateContent, true, nil},
 
 		route{post, "/v1/targets", s.modifyTargets, true, nil},
 

@@ -40,6 +40,7 @@ type agent struct {
 	log     safeBuffer
 	end     func()
 	unread  time.Duration // for events; 0 is the server's own
+	pace    time.Duration // for each MiB of content; 0 is the server's own
 }
 
 // safeBuffer is a log that a test may read while the server writes.
@@ -82,6 +83,9 @@ func (a *agent) serve(t *testing.T, l wherry.Listeners) {
 	}
 	if a.unread > 0 {
 		a.server.SetUnread(a.unread)
+	}
+	if a.pace > 0 {
+		a.server.SetPace(a.pace)
 	}
 	if l == (wherry.Listeners{}) {
 		l.Socket = a.socket

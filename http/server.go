@@ -45,6 +45,12 @@ type Options struct {
 	Metrics http.Handler
 	// Version is sent in the Server header.
 	Version string
+	// Senders is how many templates are sent at once; a caller beyond that is
+	// told to come again. Default: 3.
+	Senders int
+	// Sent hears, as it happens, how many bytes of templates were sent; holes
+	// that were left out do not count. It must not block.
+	Sent func(bytes int64)
 	// Observe is called after each request with its route's pattern ("other"
 	// where none matched). Streams count too, for as long as they lasted.
 	Observe func(route, method string, status int, d time.Duration)
@@ -66,6 +72,9 @@ type Server struct {
 	draining context.Context
 	drain    context.CancelFunc
 
+	senders senders
+	pace    time.Duration // for each MiB of content
+
 	// unread is how long a reader may leave an event unread.
 	unread time.Duration
 }
@@ -86,7 +95,7 @@ func New(o Options) (*Server, error) {
 	if o.Heartbeat <= 0 {
 		o.Heartbeat = 15 * time.Second
 	}
-	s := &Server{opts: o, log: o.Log, unread: eventWriteTimeout}
+	s := &Server{opts: o, log: o.Log, unread: eventWriteTimeout, senders: newSenders(o.Senders), pace: writeTimeout}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.api = s.router(s.routes())
 	s.probes = s.router(s.probeRoutes())

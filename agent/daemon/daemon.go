@@ -50,7 +50,7 @@ type daemon struct {
 func Run(ctx context.Context, c config.Config, version string, log *slog.Logger) error {
 	d := &daemon{config: c, version: version, log: log, metrics: metrics.New(version),
 		records: record.Dir(filepath.Join(c.StateDir, "records")), digester: volume.NewDigester(), runner: volume.Exec{}}
-	d.peers = newPeers(c, log)
+	d.peers = newPeers(c, log, d.metrics.SyncReceived)
 	defer d.peers.close()
 	if err := d.open(); err != nil {
 		return err
@@ -107,6 +107,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	server, err := http.New(http.Options{
 		Instances: s.instances, Actions: s.instances, Migrations: s.migrations, Incoming: s.incoming, Operations: d.ops,
 		Templates: s.templates, Targets: s.targets, Hosts: s.host, Log: d.log.With("part", "http"),
+		Senders: d.config.Templates.Senders, Sent: d.metrics.SyncSent,
 		Metrics: d.metrics.Handler(), Version: d.version, Observe: d.metrics.HTTP,
 	})
 	if err != nil {

@@ -103,7 +103,7 @@ func TestRunFails(t *testing.T) {
 }
 
 func TestPeersNeedAnIdentity(t *testing.T) {
-	p := newPeers(config.Default(), quiet)
+	p := newPeers(config.Default(), quiet, nil)
 	defer p.close()
 	if _, err := p.migration("https://b:8470"); !errors.Is(err, migrate.ErrNoIdentity) {
 		t.Errorf("error %v", err)

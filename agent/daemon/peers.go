@@ -3,7 +3,9 @@ package daemon
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,7 +14,6 @@ import (
 	"github.com/wherry-kvm/wherry/agent/templates"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/http/client"
-	"github.com/wherry-kvm/wherry/template"
 )
 
 // Deadlines of calls to a peer. The link may be cut in the middle of any.
@@ -28,6 +29,13 @@ const (
 type peers struct {
 	files client.TLS
 	log   *slog.Logger
+	// insecure admits peers without TLS (listen.insecure).
+	insecure bool
+	// For contents of templates: how long a stream may bring nothing, and who
+	// hears how many bytes travelled.
+	silence  time.Duration
+	received func(bytes int64)
+
 	mu    sync.Mutex
 	known map[string]*client.Client
 }
@@ -36,8 +44,8 @@ func files(c config.Config) client.TLS {
 	return client.TLS{CA: c.TLS.CA, Cert: c.TLS.Cert, Key: c.TLS.Key}
 }
 
-func newPeers(c config.Config, log *slog.Logger) *peers {
-	return &peers{files: files(c), log: log, known: map[string]*client.Client{}}
+func newPeers(c config.Config, log *slog.Logger, received func(bytes int64)) *peers {
+	return &peers{files: files(c), log: log, insecure: c.Listen.Insecure, silence: c.Templates.IdleTimeout, received: received, known: map[string]*client.Client{}}
 }
 
 func (p *peers) get(url string) (*client.Client, error) {
@@ -46,10 +54,15 @@ func (p *peers) get(url string) (*client.Client, error) {
 	if c, ok := p.known[url]; ok {
 		return c, nil
 	}
-	if p.files.Empty() {
+	options := []client.Option{client.WithLog(p.log)}
+	if p.insecure {
+		options = append(options, client.WithInsecure())
+	}
+	plain := p.insecure && strings.HasPrefix(url, "http://")
+	if p.files.Empty() && !plain {
 		return nil, migrate.ErrNoIdentity
 	}
-	c, err := client.New(url, p.files, client.WithLog(p.log))
+	c, err := client.New(url, p.files, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +91,7 @@ func (p *peers) template(url string) (templates.Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return peer{c}, nil
+	return content{c, p.silence, p.received}, nil
 }
 
 // peer gives every call to another agent a deadline.
@@ -125,12 +138,31 @@ func (p peer) Modify(ctx context.Context, r api.TargetsRequest) (api.TargetsResp
 	return within(ctx, targetTimeout, func(ctx context.Context) (api.TargetsResponse, error) { return p.c.ModifyTargets(ctx, r) })
 }
 
-// Content streams a template. It has no deadline as a whole: a stream that
-// brings nothing for a minute fails.
-func (p peer) Content(ctx context.Context, id, digest string) (template.Content, error) {
-	c, err := p.c.TemplateContent(ctx, id, 0, digest)
+// content is a peer that has templates. A stream has no deadline as a whole:
+// one that brings nothing for so long fails.
+type content struct {
+	c        *client.Client
+	silence  time.Duration
+	received func(bytes int64)
+}
+
+func (p content) Offer(ctx context.Context, id string) (templates.Offer, error) {
+	i, err := p.c.TemplateOffer(ctx, id)
+	return templates.Offer(i), unreachable(err)
+}
+
+func (p content) Content(ctx context.Context, id string, offset int64, digest string) (templates.Content, error) {
+	c, err := p.c.TemplateContent(ctx, client.ContentRequest{ID: id, Offset: offset, Digest: digest, Silence: p.silence, Received: p.received})
 	if err != nil {
-		return template.Content{}, err
+		return templates.Content{}, unreachable(err)
 	}
-	return template.Content{ReadCloser: c.Body, Size: c.Length}, nil
+	return templates.Content{ReadCloser: coded{c}, Offer: templates.Offer(c.ContentInfo), Offset: c.Offset}, nil
+}
+
+// coded gives the errors of a stream the codes of a call's.
+type coded struct{ io.ReadCloser }
+
+func (c coded) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	return n, unreachable(err)
 }

@@ -49,7 +49,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		return nil, err
 	}
 	s.templates = templates.New(templates.Service{Registry: registry, Operations: d.ops, Observer: d.metrics,
-		Dial: d.peers.template, Log: d.log.With("part", "template")})
+		Peers: d.siblings(), Log: d.log.With("part", "template")})
 	d.metrics.Templates(func() metrics.TemplateState { return templateState(s.templates) })
 	inspector := &inspect.Service{Hypervisor: d.hv, Templates: s.templates, Records: d.records}
 	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
@@ -63,6 +63,11 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		Store: d.store, Records: d.records, Digester: d.digester, Runner: d.runner, Log: d.log.With("part", "incoming"), Now: now,
 		Busy: d.ops.Holder, LibvirtURI: c.Migration.LibvirtURI, Address: c.Migration.Address, Graphics: c.Migration.Address, Lease: c.Migration.Lease})
 	return s, err
+}
+
+// siblings are the hosts that templates may come from.
+func (d *daemon) siblings() *templates.Peers {
+	return &templates.Peers{Self: d.selfURL(), Known: d.config.Peers, Dial: d.peers.template, Log: d.log.With("part", "template")}
 }
 
 // registry opens the templates of this host. Pools come from libvirt when they

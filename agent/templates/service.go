@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 
 	"github.com/wherry-kvm/wherry/agent/operation"
 	"github.com/wherry-kvm/wherry/http/api"
@@ -16,17 +15,12 @@ const kind = "template"
 // Observer hears how much was downloaded, for metrics.
 type Observer interface{ DownloadBytes(n int64) }
 
-// Peer reads a template's content from another agent.
-type Peer interface {
-	Content(ctx context.Context, id, digest string) (template.Content, error)
-}
-
 // Service answers the template calls of the agent.
 type Service struct {
 	Registry   *template.Registry
 	Operations *operation.Engine
 	Observer   Observer
-	Dial       func(url string) (Peer, error)
+	Peers      *Peers
 	Log        *slog.Logger
 }
 
@@ -121,12 +115,6 @@ func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
 func (s *Service) Remove(ctx context.Context, id string) (api.Template, error) {
 	t, err := s.Registry.Remove(ctx, id)
 	return show(t), problem(err)
-}
-
-// Open gives a ready copy's content; the caller closes the file.
-func (s *Service) Open(_ context.Context, id string) (*os.File, api.Template, error) {
-	f, t, err := s.Registry.OpenContent(id)
-	return f, show(t), problem(err)
 }
 
 // problem maps the registry's errors to the wire's.

@@ -45,12 +45,6 @@ type counter struct{ atomic.Int64 }
 
 func (c *counter) DownloadBytes(n int64) { c.Add(n) }
 
-type peerFn func(id, digest string) (template.Content, error)
-
-func (f peerFn) Content(_ context.Context, id, digest string) (template.Content, error) {
-	return f(id, digest)
-}
-
 // world is a host with one pool and a folder that may be fetched from.
 type world struct {
 	t           testing.TB
@@ -81,7 +75,7 @@ func (w *world) start() {
 	must(w.t, err)
 	w.engine = engine
 	w.Service = templates.New(templates.Service{Registry: registry, Operations: engine, Observer: &w.bytes, Log: slog.New(slog.DiscardHandler),
-		Dial: func(string) (templates.Peer, error) { return nil, errors.New("nobody is dialled") }})
+		Peers: &templates.Peers{Dial: func(string) (templates.Peer, error) { return nil, errors.New("nobody is dialled") }}})
 }
 
 func sum(b []byte) string {
@@ -277,28 +271,23 @@ func TestStage(t *testing.T) {
 			Record: &api.Template{URL: "https://images.example.org/rocky9", DirectDownload: true}}
 	}
 	w := newWorld(t)
-	served := content
-	w.Dial = func(url string) (templates.Peer, error) {
+	source := &fakePeer{offer: templates.Offer{Digest: sum(content), Format: "raw", Size: int64(len(content))}, served: content}
+	w.Peers.Dial = func(url string) (templates.Peer, error) {
 		if url != "https://a:8470" {
 			t.Errorf("dialled %s", url)
 		}
-		return peerFn(func(id, digest string) (template.Content, error) {
-			if id != "rocky9" || digest != sum(content) {
-				t.Errorf("asked for %s, %s", id, digest)
-			}
-			return template.Content{ReadCloser: io.NopCloser(bytes.NewReader(served)), Size: int64(len(served))}, nil
-		}), nil
+		return source, nil
 	}
 	none := layer()
 	none.SyncFrom = ""
 	if _, err := w.Stage(t.Context(), none, nil); err == nil {
 		t.Error("staged from nowhere")
 	}
-	served = []byte("content of somebody els")
+	source.served = []byte("content of somebody e")
 	if _, err := w.Stage(t.Context(), layer(), nil); err == nil {
 		t.Error("other bytes were accepted")
 	}
-	served = content
+	source.served = content
 	path, err := w.Stage(t.Context(), layer(), nil)
 	must(t, err)
 	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, content) {
@@ -308,7 +297,7 @@ func TestStage(t *testing.T) {
 		t.Errorf("direct %v, known %v; the flag goes with the template", direct, known)
 	}
 	// The same bytes are here already, under whatever name: nobody is asked.
-	w.Dial = func(string) (templates.Peer, error) { t.Error("dialled"); return nil, errors.New("no") }
+	w.Peers.Dial = func(string) (templates.Peer, error) { t.Error("dialled"); return nil, errors.New("no") }
 	again := layer()
 	again.Template = "other-name"
 	if at, err := w.Stage(t.Context(), again, nil); err != nil || at != path {

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // MediaTypeProblem is the content type of every error answer (RFC 9457).
@@ -22,6 +23,9 @@ type Problem struct {
 	Fields    []FieldError `json:"fields,omitempty"`
 	Reasons   []Reason     `json:"reasons,omitempty"`
 	Operation string       `json:"operation,omitempty"`
+	// RetryAfter is when to try again, where that is known. It crosses as the
+	// header Retry-After, in whole seconds.
+	RetryAfter time.Duration `json:"-"`
 
 	cause error
 }
@@ -84,6 +88,7 @@ var titles = map[string]struct {
 	"template-failed":      {502, "The template could not be made ready"},
 	"chain-unsafe":         {422, "The backing chain cannot be trusted"},
 	"no-space":             {422, "Not enough space"},
+	"overloaded":           {503, "As much at once as this host does"},
 	"needs-decision":       {409, "Someone must decide"},
 	"interrupted":          {502, "The agent was interrupted"},
 	"internal":             {500, "The agent failed"},

@@ -66,6 +66,13 @@ type TemplateCopy struct {
 	UpdatedAt  time.Time `json:"updated_at"`
 }
 
+// Headers of a template's content: what the agent that sends it has registered
+// it with. The ETag is the digest, in quotes.
+const (
+	HeaderFormat   = "Wherry-Format"
+	HeaderChecksum = "Wherry-Checksum"
+)
+
 // Who knows of a template ref: the store, the instance's real chain, or both.
 const (
 	RefRecorded = "recorded"

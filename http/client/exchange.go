@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -120,6 +121,9 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 // took too long.
 type silence struct{ after time.Duration }
 
+// Timeout lets whoever classifies errors tell silence from a lost connection.
+func (s *silence) Timeout() bool { return true }
+
 func (s *silence) Error() string { return fmt.Sprintf("nothing came for %s", s.after) }
 
 // lost tells the caller's own end from the agent's.
@@ -137,15 +141,43 @@ func (c *Client) lost(ctx context.Context, r request, err error) error {
 // problem reads an error answer. One that is no problem document comes from
 // something between, or from no agent at all.
 func (c *Client) problem(r request, resp *http.Response) error {
+	if r.method == http.MethodHead {
+		return c.wordless(r, resp)
+	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxProblem))
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	var p api.Problem
 	if err == nil && mediaType == api.MediaTypeProblem && json.Unmarshal(b, &p) == nil && p.Code != "" {
-		p.Status = resp.StatusCode
+		p.Status, p.RetryAfter = resp.StatusCode, retryAfter(resp)
 		return &p
 	}
 	text := strings.ToValidUTF8(string(b[:min(len(b), 200)]), "?")
 	return api.NewProblem("peer-failed", "agent %q answered %s %s with %s: %q", c.address, r.method, r.url(), resp.Status, text)
+}
+
+// wordless names what the answer to a HEAD, which has no body, can only mean.
+func (c *Client) wordless(r request, resp *http.Response) error {
+	code := "peer-failed"
+	switch {
+	case resp.StatusCode == http.StatusNotFound:
+		code = "not-found"
+	case resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "":
+		code = "overloaded"
+	case resp.StatusCode == http.StatusServiceUnavailable:
+		code = "not-ready"
+	}
+	p := api.NewProblem(code, "agent %q answered %s %s with %s", c.address, r.method, r.url(), resp.Status)
+	p.RetryAfter = retryAfter(resp)
+	return p
+}
+
+// retryAfter gives when to ask again; agents say it in seconds, never as a date.
+func retryAfter(resp *http.Response) time.Duration {
+	s, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if err != nil || s < 0 {
+		return 0
+	}
+	return time.Duration(min(s, 3600)) * time.Second
 }
 
 // url gives path and query.

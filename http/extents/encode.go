@@ -1,51 +1,72 @@
 package extents
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// Encode writes f, from its beginning to the size it has now, to w. The file
-// must not change meanwhile; the file's offset is moved. Deadlines and
-// cancelling are w's business: its error ends the encoding.
-func Encode(w io.Writer, f *os.File) error {
-	info, err := f.Stat()
-	if err != nil {
+// Encode writes f, from start to the size it has now, to w; the file's offset
+// is moved. Deadlines and cancelling are w's business: its error ends the
+// encoding. A file that was written to meanwhile gets no end, so that nobody
+// takes the stream for whole, and the error wraps [ErrChanged].
+func Encode(w io.Writer, f *os.File, start int64) error {
+	if err := encode(w, f, start); err != nil {
 		return fmt.Errorf("extents of %q: %w", f.Name(), err)
 	}
-	size := info.Size()
-	sum := sha256.New()
-	out := io.MultiWriter(w, sum)
-	head := append([]byte(magic), binary.BigEndian.AppendUint64(nil, uint64(size))...)
-	if _, err := out.Write(head); err != nil {
-		return fmt.Errorf("extents of %q: %w", f.Name(), err)
+	return nil
+}
+
+func encode(w io.Writer, f *os.File, start int64) error {
+	before, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	size := before.Size()
+	if start < 0 || start > size {
+		return fmt.Errorf("start %d is outside of %d bytes", start, size)
+	}
+	head := binary.BigEndian.AppendUint64([]byte(magic), uint64(size))
+	if _, err := w.Write(binary.BigEndian.AppendUint64(head, uint64(start))); err != nil {
+		return err
 	}
 	buf := make([]byte, headSize+MaxExtent)
-	for at := int64(0); at < size; {
-		start, end, err := nextData(f, at, size)
+	for at := start; at < size; {
+		from, end, err := nextData(f, at, size)
 		if err != nil {
-			return fmt.Errorf("extents of %q: %w", f.Name(), err)
+			return err
 		}
-		for at = start; at < end; {
+		for at = from; at < end; {
 			n := min(end-at, MaxExtent)
-			if err := writeExtent(out, f, buf, at, n); err != nil {
-				return fmt.Errorf("extents of %q at %d: %w", f.Name(), at, err)
+			if err := writeExtent(w, f, buf, at, n); err != nil {
+				return fmt.Errorf("at %d: %w", at, err)
 			}
 			at += n
 		}
 	}
-	tail := binary.BigEndian.AppendUint64(nil, uint64(size))
-	if _, err := out.Write(append(tail, make([]byte, 8)...)); err != nil {
-		return fmt.Errorf("extents of %q: %w", f.Name(), err)
+	if err := unchanged(f, before); err != nil {
+		return err
 	}
-	if _, err := w.Write(sum.Sum(nil)); err != nil {
-		return fmt.Errorf("extents of %q: %w", f.Name(), err)
+	clear(buf[:headSize])
+	binary.BigEndian.PutUint64(buf, uint64(size))
+	_, err = w.Write(buf[:headSize])
+	return err
+}
+
+// unchanged looks before the end is sent: a hole that was filled behind the
+// encoder's back has left no other trace.
+func unchanged(f *os.File, before fs.FileInfo) error {
+	after, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
+		return ErrChanged
 	}
 	return nil
 }
@@ -57,7 +78,7 @@ func writeExtent(w io.Writer, f io.ReaderAt, buf []byte, at, n int64) error {
 	binary.BigEndian.PutUint64(buf[8:], uint64(n))
 	if _, err := f.ReadAt(buf[headSize:headSize+n], at); err != nil {
 		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF // the file became shorter
+			err = ErrChanged // it became shorter
 		}
 		return err
 	}

@@ -1,0 +1,101 @@
+package http_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/http/certs"
+	"github.com/wherry-kvm/wherry/http/client"
+)
+
+// sending is an agent that sends one template at a time, one that is too large
+// for what a connection buffers.
+func sending(t *testing.T, pace time.Duration) (url string, files client.TLS) {
+	t.Helper()
+	a := newAgent(t)
+	path := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(path, make([]byte, 32<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.offers(path)
+	a.options.Senders = 1
+	a.pace = pace
+	ca := newAuthority(t, "ca")
+	url = a.serveTLS(t, ca.issue("a", soon(), "wherry-peer"))
+	return url, ca.issue("b", soon(), "wherry-peer")
+}
+
+func TestSendersAreBounded(t *testing.T) {
+	url, files := sending(t, time.Minute)
+	c := connect(t, url, files)
+	first, err := c.TemplateContent(t.Context(), client.ContentRequest{ID: "rocky9"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.TemplateContent(t.Context(), client.ContentRequest{ID: "rocky9"})
+	p := api.AsProblem(err)
+	if p == nil || p.Code != "overloaded" || p.Status != http.StatusServiceUnavailable || p.RetryAfter != 5*time.Second || !strings.Contains(p.Detail, "1 templates") {
+		t.Errorf("the second got %+v", p)
+	}
+	if _, err := c.TemplateOffer(t.Context(), "rocky9"); api.CodeOf(err) != "overloaded" {
+		t.Errorf("offered with %v", err)
+	}
+	if n, err := io.Copy(io.Discard, first); n != 32<<20 || err != nil {
+		t.Errorf("the first got %d bytes, %v", n, err)
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	placed(t, c)
+}
+
+// placed waits until there is a place for a sender.
+func placed(t *testing.T, c *client.Client) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; {
+		got, err := c.TemplateContent(t.Context(), client.ContentRequest{ID: "rocky9"})
+		if err == nil {
+			_ = got.Close()
+			return
+		}
+		if api.CodeOf(err) != "overloaded" || time.Now().After(end) {
+			t.Fatalf("no place: %v", err)
+		}
+	}
+}
+
+// Whoever takes nothing, or leaves without a word, gives its place up.
+func TestADeadReceiverLosesItsPlace(t *testing.T) {
+	for _, extents := range []string{"", "Wherry-Extents: 2\r\n"} {
+		url, files := sending(t, 50*time.Millisecond)
+		store, err := certs.Open(files, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dialer := tls.Dialer{Config: store.Client("127.0.0.1")}
+		conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "https://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(conn, "GET /v1/templates/rocky9/content HTTP/1.1\r\nHost: a\r\n%s\r\n", extents); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, 64)); err != nil {
+			t.Fatal(err)
+		}
+		placed(t, connect(t, url, files))
+		// What the connection holds is all that comes.
+		if n, _ := io.Copy(io.Discard, conn); n >= 32<<20 {
+			t.Errorf("%d bytes came all the same", n)
+		}
+		_ = conn.Close()
+	}
+}

@@ -9,6 +9,7 @@ import (
 const (
 	extensionEnd           = 0
 	extensionBackingFormat = 0xE2792ACA
+	extensionBitmaps       = 0x23852875
 	extensionDataFile      = 0x44415441
 	extensionEncryption    = 0x0537BE77
 )
@@ -89,6 +90,8 @@ func (h *Header) extension(kind uint32, data []byte) error {
 		h.ExternalData = true
 	case extensionEncryption:
 		h.Encrypted = true
+	case extensionBitmaps:
+		h.Bitmaps = true
 	}
 	return nil
 }

@@ -63,7 +63,11 @@ type Header struct {
 	Snapshots     int
 	SnapshotNames []string
 
+	// Bitmaps says that the image carries persistent dirty bitmaps.
+	Bitmaps bool
+
 	l1Offset, l1Entries int64
+	refOffset, refSize  int64 // the refcount table, in bytes
 	length              int64 // of the header itself, where extensions begin
 }
 
@@ -155,6 +159,9 @@ func (h *Header) parseV3(b []byte) error {
 	if h.length < headerSizeV3 || h.length > h.ClusterSize {
 		return headerErrorf("header length %d outside %d..%d", h.length, headerSizeV3, h.ClusterSize)
 	}
+	if h.length%8 != 0 {
+		return headerErrorf("header length %d is no multiple of 8", h.length)
+	}
 	if order := be.Uint32(b[96:]); order > 6 {
 		return headerErrorf("refcount order %d is over 6", order)
 	}
@@ -212,7 +219,8 @@ func (h *Header) checkTables(b []byte, size int64) error {
 	if clusters == 0 || clusters*h.ClusterSize > maxRefTableBytes {
 		return headerErrorf("refcount table of %d clusters", clusters)
 	}
-	_, err = h.tableOffset("refcount table", be.Uint64(b[48:]), 1, size)
+	h.refSize = clusters * h.ClusterSize
+	h.refOffset, err = h.tableOffset("refcount table", be.Uint64(b[48:]), 1, size)
 	return err
 }
 

@@ -184,6 +184,7 @@ type registry struct {
 	err      error
 	mu       sync.Mutex
 	refs     map[string]string // volume to template
+	ill      map[api.Ref][]string
 }
 
 func (r *registry) Ready(context.Context, string) (api.Template, string, error) {
@@ -203,6 +204,8 @@ func (r *registry) DropRef(_ context.Context, volume string) error {
 	delete(r.refs, volume)
 	return nil
 }
+
+func (r *registry) Health() map[api.Ref][]string { return r.ill }
 
 type hostFn func() api.Host
 

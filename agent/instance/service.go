@@ -51,6 +51,9 @@ type Templates interface {
 	// base; the copy is kept from then on. ref.Pool is filled in.
 	PutRef(ctx context.Context, template, base string, ref api.TemplateRef) error
 	DropRef(ctx context.Context, volume string) error
+	// Health tells, without looking at any disk, for which instances an image
+	// that they stand on is gone or has changed, and in plain words which.
+	Health() map[api.Ref][]string
 }
 
 // Targets connects an instance's storage.

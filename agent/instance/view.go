@@ -23,9 +23,9 @@ func (s *Service) List(ctx context.Context, project string) ([]api.Instance, err
 	if err != nil {
 		s.Log.Warn("some records cannot be read", "error", err)
 	}
-	out := []api.Instance{}
+	out, ill := []api.Instance{}, s.Templates.Health()
 	for _, d := range domains {
-		i := view(d, recordOf(records, d))
+		i := view(d, recordOf(records, d), ill)
 		i.Operation = s.Operations.Holder(api.Ref{Project: i.Project, Name: i.Name})
 		if project == "" || i.Project == project {
 			out = append(out, i)
@@ -45,7 +45,7 @@ func recordOf(records []api.Record, d hypervisor.Domain) *api.Record {
 	return &records[i]
 }
 
-func view(d hypervisor.Domain, r *api.Record) api.Instance {
+func view(d hypervisor.Domain, r *api.Record, ill map[api.Ref][]string) api.Instance {
 	i := api.Instance{Project: api.DefaultProject, Name: d.Name, UUID: d.UUID, State: string(d.State), Reason: d.Reason,
 		VCPUs: d.VCPUs, Memory: d.Memory, Snapshots: d.Snapshots}
 	if d.Incoming {
@@ -53,6 +53,10 @@ func view(d hypervisor.Domain, r *api.Record) api.Instance {
 	}
 	if r != nil {
 		i.Project, i.Managed, i.Template = r.Project, true, r.Template
+	}
+	i.Health = api.HealthOK
+	if reasons := ill[api.Ref{Project: i.Project, Name: i.Name}]; len(reasons) > 0 {
+		i.Health, i.HealthReasons = api.HealthDegraded, reasons
 	}
 	return i
 }
@@ -78,7 +82,7 @@ func (s *Service) Get(ctx context.Context, ref api.Ref) (api.Instance, error) {
 	} else if err != nil && !errors.Is(err, record.ErrNotFound) {
 		s.Log.Warn("a record cannot be read", "instance", ref.String(), "error", err)
 	}
-	i := view(d, rec)
+	i := view(d, rec, s.Templates.Health())
 	i.Operation = s.Operations.Holder(api.Ref{Project: i.Project, Name: i.Name})
 	if d.Incoming {
 		return i, nil // asking its QEMU would wait for the source

@@ -41,6 +41,34 @@ func TestList(t *testing.T) {
 	}
 }
 
+// An instance whose image is lost is shown so in both views, and no other.
+func TestHealth(t *testing.T) {
+	w := newWorld(t)
+	w.libvirt.set(hypervisor.Domain{Name: "vm", UUID: uuid, State: hypervisor.Running})
+	w.libvirt.set(hypervisor.Domain{Name: "z", UUID: "z", State: hypervisor.Running})
+	w.Inspector = inspectFn(func([]api.Pool) (inspect.Instance, error) { return inspect.Instance{}, nil })
+	why := []string{"its image is gone"}
+	for _, ill := range []map[api.Ref][]string{{{Project: "default", Name: "vm"}: why, {Project: "blue", Name: "z"}: why}, nil} {
+		w.reg.ill = ill
+		all, err := w.List(t.Context(), "")
+		must(t, err)
+		one, err := w.Get(t.Context(), api.Ref{Project: "default", Name: "vm"})
+		must(t, err)
+		health, reasons := api.HealthOK, ""
+		if ill != nil {
+			health, reasons = api.HealthDegraded, why[0]
+		}
+		for _, got := range []api.Instance{all[0], one} {
+			if got.Health != health || strings.Join(got.HealthReasons, " ") != reasons {
+				t.Errorf("%s: %s, %q", got.Name, got.Health, got.HealthReasons)
+			}
+		}
+		if all[1].Health != api.HealthOK || all[1].HealthReasons != nil {
+			t.Errorf("of another project: %+v", all[1])
+		}
+	}
+}
+
 func TestGet(t *testing.T) {
 	w := newWorld(t)
 	w.have(hypervisor.Running, true)

@@ -110,10 +110,41 @@ type StopRequest struct {
 	Force     bool     `json:"force,omitempty"`
 }
 
-// StopResult says which rung of the ladder ended the instance: "already",
-// "acpi" or "destroy".
+// Rungs of the ladder by which an instance is stopped, the gentlest first.
+const (
+	RungAlready = "already" // it did not run, or went down before anybody was asked
+	RungAgent   = "agent"   // the guest obeyed its agent
+	RungACPI    = "acpi"    // the guest obeyed the power button
+	RungQuit    = "quit"    // forced: QEMU was told to quit
+	RungTerm    = "sigterm" // forced: its process was told to end
+	RungKill    = "sigkill" // forced: its process was killed
+	RungDestroy = "destroy" // forced by libvirt, where the agent does not see the process
+)
+
+// Forced tells whether a rung cuts the power instead of asking the guest.
+func Forced(rung string) bool {
+	switch rung {
+	case RungQuit, RungTerm, RungKill, RungDestroy:
+		return true
+	}
+	return false
+}
+
+// StopResult says which rung of the ladder ended the instance, and how long
+// each one that was tried took. Warnings tell what could not be made sure of.
 type StopResult struct {
-	Rung string `json:"rung"`
+	Rung     string     `json:"rung"`
+	Rungs    []RungTime `json:"rungs,omitempty"`
+	Warnings []string   `json:"warnings,omitempty"`
+}
+
+// RungTime is how long a rung was given until the next one or the end; Error is
+// why its last try had no effect.
+type RungTime struct {
+	Rung  string   `json:"rung"`
+	Took  Duration `json:"took"`
+	Tries int      `json:"tries"`
+	Error string   `json:"error,omitempty"`
 }
 
 // InstanceList is the answer of GET /v1/instances.

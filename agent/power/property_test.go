@@ -118,7 +118,7 @@ func TestLadderProperties(t *testing.T) {
 			result, err := w.ladder().Down(t.Context(), "vm", "u", o)
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.judge(r, o, time.Since(born), result, err)
+			w.judge(r, o, time.Since(w.born), result, err)
 		})
 	})
 }

@@ -30,6 +30,7 @@ type world struct {
 	notice  time.Duration // by libvirt, of the end of the process
 	hidden  error         // processes cannot be looked for
 
+	born    time.Time
 	mu      sync.Mutex
 	domain  hypervisor.Domain
 	absent  bool
@@ -51,11 +52,8 @@ type deed struct {
 
 func (d deed) String() string { return fmt.Sprintf("%s@%s", d.what, d.after) }
 
-var born time.Time // of the world of the test that runs
-
 func running() *world {
-	born = time.Now()
-	return &world{domain: hypervisor.Domain{Name: "vm", UUID: "u", ID: 3, State: hypervisor.Running, Reason: "booted"},
+	return &world{born: time.Now(), domain: hypervisor.Domain{Name: "vm", UUID: "u", ID: 3, State: hypervisor.Running, Reason: "booted"},
 		ping: hypervisor.ErrUnsupported, gone: make(chan struct{}), events: make(chan hypervisor.Event, 100)}
 }
 
@@ -145,7 +143,7 @@ func (w *world) Subscribe(context.Context) <-chan hypervisor.Event { return w.ev
 // told notes a deed, and lets the instance react unless it cannot.
 func (w *world) told(ctx context.Context, what act, needsQEMU bool, react func() error) error {
 	w.mu.Lock()
-	w.did = append(w.did, deed{what, time.Since(born)})
+	w.did = append(w.did, deed{what, time.Since(w.born)})
 	switch {
 	case needsQEMU && w.away:
 		w.mu.Unlock()

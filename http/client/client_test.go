@@ -54,6 +54,24 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// The environment's proxy is for images of the world; agents are never behind
+// it.
+func TestNoProxy(t *testing.T) {
+	proxy := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("the proxy was asked for %s", r.URL) }))
+	t.Cleanup(proxy.Close)
+	t.Setenv("HTTP_PROXY", proxy.URL)
+	t.Setenv("http_proxy", proxy.URL)
+	c, err := client.New("http://192.0.2.1:1", client.TLS{}, client.WithInsecure()) // RFC 5737: nobody
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := c.Live(ctx); err == nil {
+		t.Error("somebody answered")
+	}
+}
+
 func TestWrongFilesAreToldAtOnce(t *testing.T) {
 	if _, err := client.New("https://b", client.TLS{CA: "/no/such/ca.pem"}); err == nil || !strings.Contains(err.Error(), "/no/such/ca.pem") {
 		t.Errorf("got %v", err)

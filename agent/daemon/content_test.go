@@ -324,17 +324,17 @@ func TestContentThatStops(t *testing.T) {
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait)
 	wg.Go(func() {
-		defer l.Close()
+		defer func() { _ = l.Close() }()
 		from, err := l.Accept()
 		if err != nil {
 			return
 		}
-		defer from.Close()
+		defer func() { _ = from.Close() }()
 		to, err := net.Dial("tcp", address)
 		if err != nil {
 			return
 		}
-		defer to.Close()
+		defer func() { _ = to.Close() }()
 		wg.Go(func() { _, _ = io.CopyN(from, to, 600<<10) }) // and then nothing
 		_, _ = io.Copy(to, from)                             // until the receiver hangs up
 	})

@@ -46,6 +46,9 @@ func (u Use) On(f File) bool { return slices.ContainsFunc(u.Layers, f.is) }
 // the store says of it.
 type Chains struct {
 	Uses []Use
+	// Gone are volumes that were asked for and are not there, in folders that
+	// are.
+	Gone []string
 	// Unread names, for people, what could not be read. While there is any, a
 	// file that nothing seems to stand on may still be in use.
 	Unread []string

@@ -346,6 +346,22 @@ func TestReadHasADeadline(t *testing.T) {
 	}
 }
 
+// Volumes that the store knows of are looked at where no instance has them.
+func TestReadVolumes(t *testing.T) {
+	w := newWorld(t)
+	mine, kept := w.image("mine.qcow2", w.copy), w.image("kept.qcow2", w.copy)
+	must(t, os.WriteFile(w.path("raw.img"), []byte("a disk"), 0o600))
+	w.libvirt.domains = []domain{stopped("vm", xml(file("vda", "qcow2", mine)))}
+	got, err := w.Read(t.Context(), mine, kept, w.path("raw.img"), w.path("gone.qcow2"), w.path("unmounted/vm.qcow2"), "/dev/null")
+	must(t, err)
+	if users := w.users(got); !slices.Equal(users, []string{"vm vda mine.qcow2", "  kept.qcow2"}) {
+		t.Errorf("users %q", users)
+	}
+	if !slices.Equal(got.Gone, []string{w.path("gone.qcow2")}) || len(got.Unread) != 0 {
+		t.Errorf("gone %q, unread %q", got.Gone, got.Unread)
+	}
+}
+
 // Volumes that no instance has any more still stand on what they stand on.
 func TestReadAll(t *testing.T) {
 	w := newWorld(t)

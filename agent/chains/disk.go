@@ -20,8 +20,8 @@ import (
 // read, and nothing of them is shown but names.
 var anywhere = []string{"/"}
 
-// alone are formats that name no backing file, or none of another format.
-var alone = []string{"raw", "vmdk", "vdi", "vpc", "vhdx", "luks", "iso", "dmg", "bochs", "cloop", "parallels", "dir", "fat"}
+// standAlone are formats that name no backing file, or none of another format.
+var standAlone = []string{"raw", "vmdk", "vdi", "vpc", "vhdx", "luks", "iso", "dmg", "bochs", "cloop", "parallels", "dir", "fat"}
 
 // disk adds what one disk stands on by all witnesses together: node is QEMU's,
 // nil where it was not asked, and then the headers must tell it all.
@@ -89,7 +89,7 @@ func (in *instance) headers(x domainxml.Disk, source string, add func(string)) e
 	if !filepath.IsAbs(source) || x.Type != "file" && x.Type != "block" && x.Type != "volume" {
 		return nil // on storage where no template lies
 	}
-	if x.Device == "cdrom" || x.Device == "floppy" || slices.Contains(alone, x.Format) || x.Format == "" {
+	if x.Device == "cdrom" || x.Device == "floppy" || slices.Contains(standAlone, x.Format) || x.Format == "" {
 		return nil
 	}
 	chain, err := volume.Walk(source, volume.Format(x.Format), anywhere)
@@ -110,7 +110,7 @@ func (in *instance) headers(x domainxml.Disk, source string, add func(string)) e
 		return nil
 	case len(chain) == 0 && errors.Is(err, fs.ErrNotExist) && inPool(source, in.pools):
 		return nil // the volume itself is gone, and with it what it stood on
-	case len(chain) > 0 && slices.Contains(alone, string(chain[len(chain)-1].BackingFormat)) && errors.Is(err, volume.ErrFormatUnsupported):
+	case len(chain) > 0 && slices.Contains(standAlone, string(chain[len(chain)-1].BackingFormat)) && errors.Is(err, volume.ErrFormatUnsupported):
 		return nil
 	}
 	return err

@@ -49,14 +49,21 @@ type Reader struct {
 	// instance, so that one that hangs costs no more than that.
 	Timeout, InstanceTimeout time.Duration
 
-	mu   sync.Mutex
-	busy bool
+	once sync.Once
+	turn chan struct{} // holds the one reading that is under way
 }
 
-// Read gives the chains of all instances of this host. An error says that
-// nothing is known; what is known in part says what is not (Chains.Unread).
-func (r *Reader) Read(ctx context.Context) (template.Chains, error) {
-	return r.bounded(ctx, r.instances)
+// Read gives the chains of all instances of this host, and of the given
+// volumes where no instance has them. An error says that nothing is known; what
+// is known in part says what is not (Chains.Unread).
+func (r *Reader) Read(ctx context.Context, volumes ...string) (template.Chains, error) {
+	return r.bounded(ctx, func(ctx context.Context) (template.Chains, error) {
+		out, err := r.instances(ctx)
+		if err == nil {
+			alone(ctx, volumes, &out)
+		}
+		return out, err
+	})
 }
 
 // ReadAll is Read, and adds the volumes in the folders of the pools that no
@@ -81,13 +88,6 @@ func (r *Reader) ReadAll(ctx context.Context) (template.Chains, error) {
 // kernel waits for a file server, which no context ends. Such a reading stays
 // the only one until it returns.
 func (r *Reader) bounded(ctx context.Context, read func(context.Context) (template.Chains, error)) (template.Chains, error) {
-	r.mu.Lock()
-	if r.busy {
-		r.mu.Unlock()
-		return template.Chains{}, ErrBusy
-	}
-	r.busy = true
-	r.mu.Unlock()
 	timeout := r.Timeout
 	if timeout <= 0 {
 		timeout = defaultTimeout
@@ -97,13 +97,18 @@ func (r *Reader) bounded(ctx context.Context, read func(context.Context) (templa
 		err    error
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
+	r.once.Do(func() { r.turn = make(chan struct{}, 1) })
+	select {
+	case r.turn <- struct{}{}:
+	case <-ctx.Done():
+		cancel()
+		return template.Chains{}, fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
+	}
 	got := make(chan result, 1)
 	go func() {
 		defer cancel()
 		chains, err := read(ctx)
-		r.mu.Lock()
-		r.busy = false
-		r.mu.Unlock()
+		<-r.turn
 		got <- result{chains, err}
 	}()
 	select {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/wherry-kvm/wherry/http/api"
@@ -49,6 +50,29 @@ func stray(ctx context.Context, pools []api.Pool, out *template.Chains) {
 			if len(u.Layers) > 1 {
 				out.Uses = append(out.Uses, u)
 			}
+		}
+	}
+}
+
+// alone adds what the volumes stand on that no instance was found to have. One
+// that cannot be read stays what the store says of it.
+func alone(ctx context.Context, volumes []string, out *template.Chains) {
+	for _, path := range volumes {
+		if slices.ContainsFunc(out.Uses, func(u template.Use) bool { return u.Volume == path }) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			// Without its folder, a file system may only not be mounted.
+			if _, err := os.Stat(filepath.Dir(path)); err == nil {
+				out.Gone = append(out.Gone, path)
+			}
+			continue
+		}
+		if u, err := below(path); err == nil && len(u.Layers) > 0 {
+			out.Uses = append(out.Uses, u)
 		}
 	}
 }

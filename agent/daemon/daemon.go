@@ -146,7 +146,12 @@ func (d *daemon) background(ctx context.Context, s *services) {
 		defer tick.Stop()
 		s.incoming.Run(ctx, tick.C)
 	})
-	d.work.Go(func() { d.publishEvents(ctx) })
+	d.work.Go(func() { d.publishEvents(ctx, s.templates.Refs.Changed) })
+	d.work.Go(func() {
+		tick := time.NewTicker(sweepEvery)
+		defer tick.Stop()
+		s.templates.Refs.Run(ctx, tick.C, d.config.Templates.CheckInterval)
+	})
 	d.work.Go(func() { s.warm.run(ctx) })
 	s.warm.all(s.templates.Registry.List())
 }

@@ -27,12 +27,13 @@ type services struct {
 	incoming   *incoming.Service
 	templates  *templates.Service
 	targets    *agenttarget.Service
+	events     *templates.Events
 	warm       *warmer
 }
 
 func (d *daemon) services(ctx context.Context) (*services, error) {
 	c, now := d.config, time.Now
-	s := &services{warm: newWarmer(d.digester, d.log)}
+	s := &services{warm: newWarmer(d.digester, d.log), events: &templates.Events{Publish: d.ops.Publish, Counter: d.metrics}}
 	identities := map[string]string{}
 	for _, p := range c.Pools {
 		identities[p.Name] = p.Identity
@@ -48,7 +49,10 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.templates = templates.New(templates.Service{Registry: registry, Operations: d.ops, Observer: d.metrics,
+	s.events.Known(registry.List())
+	refs := templates.NewRefs(templates.RefsOptions{Registry: registry, Chains: d.chains(s), Records: d.records,
+		Publish: d.ops.Publish, Log: d.log.With("part", "template")})
+	s.templates = templates.New(templates.Service{Registry: registry, Operations: d.ops, Observer: d.metrics, Refs: refs,
 		Peers: d.siblings(), Log: d.log.With("part", "template")})
 	d.metrics.Templates(func() metrics.TemplateState { return templateState(s.templates) })
 	inspector := &inspect.Service{Hypervisor: d.hv, Templates: s.templates, Records: d.records}
@@ -95,7 +99,10 @@ func (d *daemon) registry(s *services) (*template.Registry, error) {
 		},
 		Fetcher: template.NewDownload(template.HTTPOptions{IdleTimeout: c.Templates.IdleTimeout, AllowAddress: allow}, c.Templates.FileFolders...),
 		Intake:  intake.Rules{MaxVirtualSize: c.Templates.MaxVirtualSize},
-		Notify:  s.warm.template,
+		Notify: func(t template.Template) {
+			s.warm.template(t)
+			s.events.Changed(t)
+		},
 	})
 }
 

@@ -1,8 +1,12 @@
 package daemon
 
 import (
+	"context"
+
+	"github.com/wherry-kvm/wherry/agent/chains"
 	"github.com/wherry-kvm/wherry/agent/metrics"
 	"github.com/wherry-kvm/wherry/agent/templates"
+	"github.com/wherry-kvm/wherry/http/api"
 )
 
 // templateState gives the metrics what the service knows of its templates,
@@ -11,7 +15,7 @@ func templateState(s *templates.Service) metrics.TemplateState {
 	var out metrics.TemplateState
 	for _, t := range s.Registry.List() {
 		refs := map[string]int{}
-		for _, r := range t.Refs {
+		for _, r := range s.Refs.Known(t) {
 			refs[r.Pool]++
 		}
 		for _, c := range t.Copies {
@@ -22,5 +26,19 @@ func templateState(s *templates.Service) metrics.TemplateState {
 			out.Copies = append(out.Copies, m)
 		}
 	}
+	out.Disagreements, out.Unread = s.Refs.Counts()
 	return out
+}
+
+// chains reads what the disks of this host stand on.
+func (d *daemon) chains(s *services) *chains.Reader {
+	return &chains.Reader{Hypervisor: d.hv, Records: d.records,
+		Pools: func(ctx context.Context) ([]api.Pool, error) {
+			h, err := s.host.Host(ctx)
+			return h.Pools, err
+		},
+		IsCopy: func(path string) bool {
+			_, _, ok := s.templates.ByPath(path)
+			return ok
+		}}
 }

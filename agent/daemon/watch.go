@@ -13,9 +13,11 @@ import (
 	"github.com/wherry-kvm/wherry/volume"
 )
 
-// publishEvents passes libvirt's events on to the agent's readers.
-func (d *daemon) publishEvents(ctx context.Context) {
+// publishEvents passes libvirt's events on to the agent's readers. changed is
+// told of each: what an instance stands on may be something else from then on.
+func (d *daemon) publishEvents(ctx context.Context, changed func()) {
 	for e := range d.hv.Subscribe(ctx) {
+		changed()
 		switch e.Kind {
 		case "lifecycle":
 			d.ops.Publish(api.Event{Kind: "instance", At: e.At.UTC(), Project: d.project(e.Name), Instance: e.Name, Detail: told(e)})

@@ -14,7 +14,11 @@ import (
 // as it was published, the reasons in plain words. It reads no disk: what the
 // registry noticed last is what counts.
 func (s *Service) Health() map[api.Ref][]string {
-	return health(s.Registry.List(), nil)
+	var found []template.Use
+	if s.Refs != nil {
+		found = s.Refs.Uses()
+	}
+	return health(s.Registry.List(), found)
 }
 
 // standing says that a disk of an instance stands on a copy.

@@ -77,6 +77,7 @@ func (s *Service) ReadyByDigest(digest string) (path, id string, ok bool) {
 // base: updated where there is a ref, else inserted. The volume may lie in
 // another pool than the copy, and it is the copy that the ref keeps.
 func (s *Service) PutRef(ctx context.Context, id, base string, r api.TemplateRef) error {
+	defer s.changed()
 	t, _ := s.Registry.Lookup(id)
 	for _, c := range t.Copies {
 		if c.Path == base {
@@ -89,6 +90,7 @@ func (s *Service) PutRef(ctx context.Context, id, base string, r api.TemplateRef
 
 // DropRef removes the ref of a volume that is gone.
 func (s *Service) DropRef(ctx context.Context, volume string) error {
+	defer s.changed()
 	return s.Registry.RemoveRef(ctx, volume)
 }
 

@@ -21,7 +21,10 @@ type Service struct {
 	Operations *operation.Engine
 	Observer   Observer
 	Peers      *Peers
-	Log        *slog.Logger
+	// Refs adds what was found in the chains to what the store knows; nil: the
+	// store alone is believed.
+	Refs *Refs
+	Log  *slog.Logger
 }
 
 // New makes the service and registers how its operations are recovered.
@@ -32,18 +35,20 @@ func New(s Service) *Service {
 }
 
 // List gives all templates, tombstones too.
-func (s *Service) List(context.Context) (api.TemplateList, error) {
+func (s *Service) List(ctx context.Context) (api.TemplateList, error) {
+	s.look(ctx)
 	out := api.TemplateList{Templates: []api.Template{}, Unowned: []api.UnownedFile{}}
 	for _, t := range s.Registry.List() {
-		out.Templates = append(out.Templates, show(t))
+		out.Templates = append(out.Templates, s.shown(t))
 	}
 	return out, nil
 }
 
 // Get gives one template.
-func (s *Service) Get(_ context.Context, id string) (api.Template, error) {
+func (s *Service) Get(ctx context.Context, id string) (api.Template, error) {
+	s.look(ctx)
 	t, err := s.Registry.Get(id)
-	return show(t), problem(err)
+	return s.shown(t), problem(err)
 }
 
 // Register adds a template and fetches it in an operation.
@@ -114,7 +119,7 @@ func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
 // Remove leaves a tombstone, which keeps the flags.
 func (s *Service) Remove(ctx context.Context, id string) (api.Template, error) {
 	t, err := s.Registry.Remove(ctx, id)
-	return show(t), problem(err)
+	return s.shown(t), problem(err)
 }
 
 // problem maps the registry's errors to the wire's.
@@ -150,6 +155,28 @@ func problem(err error) error {
 	return api.NewProblem("template-failed", "%w", err).WithHint("`wherry template info` shows the state of each copy; `wherry template retry` tries again")
 }
 
+// shown is show with the refs by both witnesses.
+func (s *Service) shown(t template.Template) api.Template {
+	out := show(t)
+	if s.Refs != nil {
+		out.Refs = s.Refs.Known(t)
+	}
+	return out
+}
+
+func (s *Service) look(ctx context.Context) {
+	if s.Refs != nil {
+		s.Refs.Look(ctx)
+	}
+}
+
+// changed notes that the refs are others than at the last look.
+func (s *Service) changed() {
+	if s.Refs != nil {
+		s.Refs.Changed()
+	}
+}
+
 // show is a template as the wire has it; headers may be secret and stay here.
 func show(t template.Template) api.Template {
 	out := api.Template{ID: t.ID, URL: t.URL, Checksum: t.Checksum, Format: t.Format, Pool: t.Pool, DirectDownload: t.DirectDownload,
@@ -161,7 +188,7 @@ func show(t template.Template) api.Template {
 			Origin: c.Origin, BytesDone: c.BytesDone, BytesTotal: c.BytesTotal, UpdatedAt: c.UpdatedAt})
 	}
 	for _, r := range t.Refs {
-		out.Refs = append(out.Refs, api.TemplateRef{Project: r.Project, Instance: r.Instance, Disk: r.Disk, Volume: r.Volume, Pool: r.Pool})
+		out.Refs = append(out.Refs, api.TemplateRef{Known: api.RefRecorded, Project: r.Project, Instance: r.Instance, Disk: r.Disk, Volume: r.Volume, Pool: r.Pool})
 	}
 	return out
 }

@@ -48,7 +48,7 @@ func openIn(t *testing.T, dir string, wrap func(folder) template.Store) *templat
 	r, err := template.Open(template.Options{
 		Store: wrap(folder(filepath.Join(dir, "store"))), DefaultPool: "default",
 		Fetcher: template.NewDownload(template.HTTPOptions{}, filepath.Join(dir, "files")),
-		Intake:  intake.Rules{},
+		Intake:  intake.New(intake.Options{}),
 		Pools: func(context.Context) ([]template.Pool, error) {
 			return []template.Pool{{Name: "default", Path: filepath.Join(dir, "pool")}}, nil
 		},

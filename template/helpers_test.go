@@ -60,7 +60,7 @@ func newHost(t testing.TB) *host {
 
 func (h *host) options() template.Options {
 	return template.Options{
-		Store: h.store, Fetcher: h.download, Intake: intake.Rules{}, DefaultPool: "default",
+		Store: h.store, Fetcher: h.download, Intake: intake.New(intake.Options{}), DefaultPool: "default",
 		Pools: func(context.Context) ([]template.Pool, error) {
 			return []template.Pool{{Name: "other", Path: h.other}, {Name: "default", Path: h.pool}}, nil
 		},

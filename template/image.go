@@ -1,9 +1,7 @@
 package template
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/wherry-kvm/wherry/template/sniff"
@@ -29,14 +27,13 @@ type ImageInfo struct {
 // whatCame adds to a wrong checksum what the file looks like, where that says
 // more: a login page in place of an image is no damaged download.
 func whatCame(file *os.File, err error) error {
-	head := make([]byte, sniff.HeadSize)
-	n, headErr := file.ReadAt(head, 0)
-	switch kind := sniff.Kind(head[:n]); {
-	case headErr != nil && !errors.Is(headErr, io.EOF) || kind == "" || kind == FormatQcow2:
+	stat, statErr := file.Stat()
+	if statErr != nil {
 		return err
-	case kind == "html":
-		return fmt.Errorf("%w; %w: it is an HTML page, not an image: the address leads to a web page or a login", err, ErrImage)
-	default:
-		return fmt.Errorf("%w; %w: it looks like %s", err, ErrImage, kind)
 	}
+	kinds, lookErr := sniff.Look(file, stat.Size())
+	if lookErr != nil || len(kinds) == 0 || kinds[0].Name == FormatQcow2 {
+		return err
+	}
+	return fmt.Errorf("%w; %w: it looks like %s", err, ErrImage, sniff.Join(kinds))
 }

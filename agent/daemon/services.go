@@ -98,7 +98,7 @@ func (d *daemon) registry(s *services) (*template.Registry, error) {
 			return out, nil
 		},
 		Fetcher: template.NewDownload(template.HTTPOptions{IdleTimeout: c.Templates.IdleTimeout, AllowAddress: allow}, c.Templates.FileFolders...),
-		Intake:  intake.Rules{MaxVirtualSize: c.Templates.MaxVirtualSize},
+		Intake:  intake.New(intake.Options{MaxVirtualSize: c.Templates.MaxVirtualSize}),
 		Notify: func(t template.Template) {
 			s.warm.template(t)
 			s.events.Changed(t)

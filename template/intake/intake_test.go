@@ -25,11 +25,11 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func check(t *testing.T, r intake.Rules, path, format string) (template.ImageInfo, error) {
+func check(t *testing.T, o intake.Options, path, format string) (template.ImageInfo, error) {
 	file, err := os.Open(path)
 	must(t, err)
 	defer file.Close()
-	return r.Check(t.Context(), file, format)
+	return intake.New(o).Check(t.Context(), file, format)
 }
 
 // raw makes an image of n bytes, with a hole in the middle.
@@ -100,9 +100,9 @@ func TestIntake(t *testing.T) {
 		"dirty":               {patch(qcow2(t), 1), "qcow2", "dirty"},
 		"corrupt":             {patch(qcow2(t), 2), "qcow2", "corrupt"},
 		"unknown feature":     {patch(qcow2(t), 1<<40), "qcow2", "unknown"},
-		"qcow2 posing as raw": {qcow2(t), "raw", "looks like qcow2"},
+		"qcow2 posing as raw": {qcow2(t), "raw", "looks like a qcow2 image"},
 		"raw posing as qcow2": {raw(1, 1<<20), "qcow2", "declared as qcow2"},
-		"vmdk":                {asVMDK, "raw", "looks like vmdk"},
+		"vmdk":                {asVMDK, "raw", "looks like a VMDK image"},
 		"page":                {[]byte(page), "raw", "HTML"},
 		"page as qcow2":       {[]byte(page), "qcow2", "HTML"},
 		"cut raw":             {raw(1, 1000), "raw", "512"},
@@ -110,7 +110,7 @@ func TestIntake(t *testing.T) {
 		"header only":         {qcow2(t)[:20], "qcow2", "image refused"},
 		"too large":           {raw(1, 1<<21), "raw", "at most"},
 	}
-	rules := intake.Rules{MaxVirtualSize: 8 << 20}
+	rules := intake.Options{MaxVirtualSize: 8 << 20}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			rules := rules

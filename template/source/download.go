@@ -28,6 +28,8 @@ type Options struct {
 	// [http.ProxyFromEnvironment]. The proxy's own address is not judged, and
 	// it looks up names in our place: only addresses in a URL are refused then.
 	Proxy func(*http.Request) (*url.URL, error)
+	// Resolver looks up names; the host's own where nil.
+	Resolver *net.Resolver
 	// Files are the folders from which file:// may read; with none, it may not.
 	Files []string
 }
@@ -56,13 +58,10 @@ type Download struct {
 	files  []string
 }
 
-// NewDownload makes a download; Close it at the end.
+// NewDownload makes a download. It holds nothing that must be given back.
 func NewDownload(o Options) *Download {
 	return &Download{client: newClient(o), files: o.Files}
 }
-
-// Close lets go of idle connections.
-func (d *Download) Close() { d.client.transport.close() }
 
 // Check refuses what would never be downloaded, without input or output: a
 // scheme, a file outside of the folders, a forbidden address written as such.

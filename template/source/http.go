@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/wherry-kvm/wherry/template/fault"
 )
@@ -28,11 +27,12 @@ func (o *httpOrigin) Name() string { return redacted(o.url) }
 
 // Open begins to read, from at.Offset on if the content is still the same.
 func (o *httpOrigin) Open(ctx context.Context, at At) (Stream, error) {
-	s, ok, err := o.open(ctx, at)
-	if err == nil && !ok {
-		// A range of something else. What was said of it may be a lie, so
-		// nothing is taken from that answer but that it is useless.
-		s, _, err = o.open(ctx, At{})
+	s, is, err := o.ask(ctx, at)
+	if err == nil && is == stale {
+		// What was said of another content may be a lie, so nothing is taken
+		// from that answer but that it is useless.
+		_ = s.Close()
+		s, _, err = o.ask(ctx, At{})
 	}
 	if err != nil || !isMetalinkType(s.MediaType) || isMetalinkName(o.url.Path) {
 		return s, err
@@ -44,55 +44,48 @@ func (o *httpOrigin) Open(ctx context.Context, at At) (Stream, error) {
 	return o.openMirrors(ctx, s, at)
 }
 
-// open asks once. Not ok: the range cannot be used, ask for the whole.
-func (o *httpOrigin) open(ctx context.Context, at At) (s Stream, ok bool, err error) {
+// ask sends one request. Where the answer is stale its stream is of nothing.
+func (o *httpOrigin) ask(ctx context.Context, at At) (Stream, verdict, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	response, err := o.client.get(ctx, o.url, o.headers, at) //nolint:bodyclose // closed by body, or below
+	response, err := o.client.get(ctx, o.url, o.headers, at) //nolint:bodyclose // the stream's Close does
 	if err != nil {
 		cancel(nil)
-		return Stream{}, true, err
+		return Stream{}, refused, err
 	}
-	b := &body{from: response.Body, ctx: ctx, cancel: cancel, idle: o.client.idle, host: response.Request.URL.Host, length: -1}
-	b.timer = time.AfterFunc(b.idle, func() {
-		cancel(fault.New(fault.Idle, "no data from %s for %s", b.host, b.idle))
-	})
-	is, length := judge(response, at)
-	b.length = length
-	s = Stream{ReadCloser: b, Offset: at.Offset, MediaType: mediaType(response)}
+	is, total := judge(response, at)
+	if total < 0 && is == whole {
+		total = o.size // it is held to that at its end
+	}
+	b := newBody(ctx, cancel, response, o.client.idle, total)
+	s := Stream{ReadCloser: b, MediaType: mediaType(response)}
 	switch is {
-	case resumed:
-		given, _ := parseContentRange(response.Header.Get("Content-Range"))
-		s.Validator = at.updated(response.Header, given.total)
 	case whole:
-		s.Offset, s.Validator = 0, validator(response.Header, length)
-	case complete:
-		s.Validator, s.ReadCloser = at.Validator, io.NopCloser(strings.NewReader(""))
-		s.Total = at.Offset
-		return s, true, drop(b)
-	case stale:
-		return Stream{}, false, drop(b)
-	default:
+		s.Validator = validator(response.Header, total)
+	case resumed, complete:
+		s.Offset, s.Validator, b.at = at.Offset, at.updated(response.Header, total), at.Offset
+	case refused:
 		err = answered(response, b, o.secrets())
 	}
-	if err == nil {
-		err = o.check(response, s)
+	if err == nil && (is == whole || is == resumed) {
+		err = o.check(response, total)
+	}
+	if is == complete {
+		// The body is a page about the range, and not of the content.
+		b.from = readCloser{strings.NewReader(""), response.Body}
 	}
 	if err != nil {
-		_ = drop(b) // what is wrong is known already
-		return Stream{}, true, err
+		_ = b.Close() // what is wrong is known already
 	}
-	return s, true, nil
+	return s, is, err
 }
 
-// drop closes a body of which nothing is wanted. It cannot fail in a way that
-// matters.
-func drop(b *body) error {
-	_ = b.Close()
-	return nil
+type readCloser struct {
+	io.Reader
+	io.Closer
 }
 
 // check refuses an answer that cannot be the image.
-func (o *httpOrigin) check(r *http.Response, s Stream) error {
+func (o *httpOrigin) check(r *http.Response, total int64) error {
 	host := r.Request.URL.Host
 	e := strings.ToLower(r.Header.Get("Content-Encoding"))
 	// Servers call a .gz file so though they send it as it is, which is right
@@ -101,8 +94,8 @@ func (o *httpOrigin) check(r *http.Response, s Stream) error {
 	switch {
 	case e != "" && e != "identity" && !stored:
 		return fault.New(fault.Protocol, "%s sent the content encoding %q, which was not asked for", host, e)
-	case o.size >= 0 && s.Total >= 0 && o.size != s.Total:
-		return fault.New(fault.Size, "%s has %d bytes, the Metalink says %d", redacted(r.Request.URL), s.Total, o.size)
+	case o.size >= 0 && total >= 0 && o.size != total:
+		return fault.New(fault.Size, "%s has %d bytes, the Metalink says %d", redacted(r.Request.URL), total, o.size)
 	}
 	return nil
 }

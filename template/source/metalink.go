@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/xml"
 	"errors"
@@ -30,6 +31,14 @@ type metalink struct {
 type mirror struct {
 	url      string
 	priority int
+}
+
+// plain is 1 where anybody on the way can read and change what is sent.
+func (m mirror) plain() int {
+	if strings.HasPrefix(strings.ToLower(m.url), "https:") {
+		return 0
+	}
+	return 1
 }
 
 // isMetalinkName tells by the name whether a URL is of a Metalink.
@@ -124,8 +133,10 @@ func (f xmlFile) read() (metalink, error) {
 	for _, u := range slices.Concat(f.URLs, f.OlderURLs) {
 		m.mirrors = append(m.mirrors, mirror{strings.TrimSpace(u.Value), u.priority()})
 	}
-	// A stable order: among equals the document's own counts.
-	slices.SortStableFunc(m.mirrors, func(a, b mirror) int { return a.priority - b.priority })
+	// Among equals https first, and then the document's own order.
+	slices.SortStableFunc(m.mirrors, func(a, b mirror) int {
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.plain(), b.plain()))
+	})
 	return m, nil
 }
 

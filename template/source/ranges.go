@@ -115,11 +115,11 @@ const (
 	stale                   // the range is of something else: ask for the whole
 )
 
-// judge decides what an answer is, and how many bytes of which content follow
-// (-1 where unknown). It takes nothing on trust: a range that does not begin
+// judge decides what an answer is, and how many bytes the content has as a
+// whole (-1 where unknown). It takes nothing on trust: a range that does not begin
 // at the offset, is of another total or of another length than the body, and a
 // changed validator make it stale.
-func judge(r *http.Response, at At) (v verdict, length int64) {
+func judge(r *http.Response, at At) (v verdict, total int64) {
 	given, ok := parseContentRange(r.Header.Get("Content-Range"))
 	switch r.StatusCode {
 	case http.StatusOK:
@@ -128,19 +128,21 @@ func judge(r *http.Response, at At) (v verdict, length int64) {
 		if at.Offset == 0 {
 			return refused, 0
 		}
-		length = given.last - given.first + 1
+		length := given.last - given.first + 1
 		if !ok || given.first != at.Offset || given.total < 0 ||
 			at.known() && given.total != at.Total ||
 			r.ContentLength >= 0 && r.ContentLength != length || !at.same(r.Header) {
 			return stale, 0
 		}
-		return resumed, length
+		// A server may send less of the range than there is: the end of the
+		// body is the content's end only at its total.
+		return resumed, given.total
 	case http.StatusRequestedRangeNotSatisfiable:
 		if at.Offset == 0 {
 			return refused, 0
 		}
 		if ok && given.first < 0 && given.total == at.Offset && at.condition() != "" && (!at.known() || at.Total == at.Offset) {
-			return complete, 0
+			return complete, at.Offset
 		}
 		return stale, 0
 	}

@@ -47,6 +47,7 @@ type Reader struct {
 	offset   int64 // of the next byte
 	brought  int64 // bytes of this connection
 	restarts int
+	hungUp   bool // stream is closed
 	pending  bool // a restart that the caller has not been told of
 	err      error
 }
@@ -82,6 +83,15 @@ func (r *Reader) MediaType() string { return r.stream.MediaType }
 // Close ends the connection.
 func (r *Reader) Close() error {
 	r.err = fault.New(fault.Interrupted, "the reader is closed")
+	return r.hangUp()
+}
+
+// hangUp closes the stream once, of which the rest is not wanted.
+func (r *Reader) hangUp() error {
+	if r.hungUp {
+		return nil
+	}
+	r.hungUp = true
 	return r.stream.Close()
 }
 
@@ -120,7 +130,7 @@ func (r *Reader) reconnect(why *fault.Fault) error {
 	if !again(why, brought) {
 		return why
 	}
-	_ = r.stream.Close() // it failed already
+	_ = r.hangUp() // it failed already
 	for failures, pause := 0, firstPause; failures < maxFailures; failures, pause = failures+1, 2*pause {
 		if err := r.pause(r.ctx, pause); err != nil {
 			return fault.Of(err)
@@ -146,7 +156,7 @@ func (r *Reader) take(next Stream, why *fault.Fault) error {
 		}
 		r.offset, r.pending = 0, true
 	}
-	r.stream = next
+	r.stream, r.hungUp = next, false
 	return nil
 }
 

@@ -55,9 +55,9 @@ func newTransport(o Options, c *client) *transport {
 	if t.proxy == nil {
 		t.proxy = http.ProxyFromEnvironment
 	}
-	guarded := &net.Dialer{Timeout: c.connect, ControlContext: guard(c.allow)}
+	guarded := &net.Dialer{Timeout: c.connect, Resolver: o.Resolver, ControlContext: guard(c.allow)}
 	t.direct = baseTransport(o, c, guarded)
-	t.proxied = baseTransport(o, c, &net.Dialer{Timeout: c.connect})
+	t.proxied = baseTransport(o, c, &net.Dialer{Timeout: c.connect, Resolver: o.Resolver})
 	t.proxied.Proxy = t.proxy
 	t.proxied.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, _ *http.Request, r *http.Response) error {
 		if r.StatusCode == http.StatusOK {
@@ -75,8 +75,9 @@ func baseTransport(o Options, c *client, dialer *net.Dialer) *http.Transport {
 		TLSClientConfig:        &tls.Config{RootCAs: o.Authorities, MinVersion: tls.VersionTLS12},
 		ResponseHeaderTimeout:  c.header,
 		MaxResponseHeaderBytes: 64 << 10,
-		IdleConnTimeout:        30 * time.Second,
-		MaxIdleConnsPerHost:    1,
+		// An image is long: a connection kept for the next would only be found
+		// dead then.
+		DisableKeepAlives: true,
 		// The checksum is over the bytes as they are stored, and a range is of them.
 		DisableCompression: true,
 		// HTTP/1 only: one stream for a connection, so that HTTP/2 would only
@@ -85,11 +86,6 @@ func baseTransport(o Options, c *client, dialer *net.Dialer) *http.Transport {
 	}
 	t.Protocols.SetHTTP1(true)
 	return t
-}
-
-func (t *transport) close() {
-	t.direct.CloseIdleConnections()
-	t.proxied.CloseIdleConnections()
 }
 
 // RoundTrip sends one request and follows nothing.

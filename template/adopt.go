@@ -2,54 +2,59 @@ package template
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-kvm/wherry/template/digest"
+	"github.com/wherry-kvm/wherry/template/fault"
 )
 
-// adopt makes a file ready that already lies at the template's place: it was
+// adopt makes a file ready that already lies at the copy's place: it was
 // published just before a crash, under another id, or by another host. Its
-// name proves nothing, so it is hashed and looked into like any other.
-func (r *Registry) adopt(ctx context.Context, t Template, pool, path string) error {
-	err := r.changeCopy(t.ID, pool, func(_ *Template, c *Copy) { c.State, c.Message = StateVerifying, "" })
-	if err != nil {
-		return err
+// name proves nothing, so it is hashed and looked into like any other. False
+// where there is none, or not these bytes: the fetch decides what becomes of
+// it.
+func (a *attempt) adopt(path, want string) (bool, error) {
+	found, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
+	if err != nil {
+		return false, a.ours(fault.IO, err)
+	}
+	a.bad = infoInode(found)
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrOccupied, err)
+		return false, nil //nolint:nilerr // what cannot be read is no copy
 	}
 	defer file.Close()
 	info, err := file.Stat()
-	if err != nil {
-		return err
+	if err != nil || !info.Mode().IsRegular() || infoInode(info) != a.bad {
+		return false, nil //nolint:nilerr // the same
 	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%q: %w", path, ErrOccupied)
+	if err := a.change(func(c *Copy) { c.State = StateVerifying }); err != nil {
+		return false, err
 	}
-	s := newSums(t.Checksum)
-	if err := hashFile(ctx, file, s); err != nil {
-		return err
-	}
-	if err := s.match(t.Checksum, t.Digest); err != nil {
-		return fmt.Errorf("%q: %w: %w", path, ErrOccupied, err)
-	}
-	image, err := r.intake.Check(ctx, file, t.Format)
-	if err != nil {
-		return err
-	}
-	inode := infoInode(info)
-	owned := r.owns(path, inode)
-	if owned {
-		// A crash may have come between the rename and the folder's fsync.
-		if err := syncFolder(filepath.Dir(path)); err != nil {
-			return err
+	sums := digest.For()
+	if err := hashFile(a.ctx, file, sums); err != nil {
+		if a.ctx.Err() != nil {
+			return false, context.Cause(a.ctx)
 		}
+		return false, nil // a disk that cannot read it gets a new one
 	}
-	return r.ready(t.ID, pool, path, inode, owned, s, info.Size(), image)
+	if sums.Match(want) != nil {
+		return false, nil
+	}
+	image, err := a.intake.Check(a.ctx, file, a.t.Format)
+	if err != nil {
+		return false, err
+	}
+	owned := a.owns(path, a.bad)
+	return true, a.ready(done{path: path, inode: a.bad, owned: owned, digest: want, stamp: StampOf(info), image: image})
 }
 
 // owns tells whether this registry published the file at path.
@@ -66,13 +71,19 @@ func (r *Registry) owns(path string, inode uint64) bool {
 	return false
 }
 
-// hashFile adds all of a file to s.
-func hashFile(ctx context.Context, file io.Reader, s sums) error {
-	buf := make([]byte, copyBuffer)
+// hashFile adds all of a file to sums.
+func hashFile(ctx context.Context, file io.Reader, sums *digest.Sums) error {
+	buf := make([]byte, 1<<20)
 	for {
-		n, end, err := fill(ctx, file, buf)
-		s.write(buf[:n])
-		if end || err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := file.Read(buf)
+		_, _ = sums.Write(buf[:n]) // never fails
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}

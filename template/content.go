@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-kvm/wherry/template/fault"
 )
 
 // OpenContent opens a ready copy for reading, and gives its template. The
@@ -27,7 +29,8 @@ func (r *Registry) OpenContent(id string) (*os.File, Template, error) {
 			}
 			file.Close()
 		}
-		if err := r.missing(id, c); err != nil {
+		gone := fault.New(fault.Changed, "the file %q is gone or another one", c.Path)
+		if err := r.lost(id, c, StateMissing, gone); err != nil {
 			return nil, t, err
 		}
 	}

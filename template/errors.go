@@ -6,33 +6,22 @@ import (
 )
 
 // Errors of the registry, wrapped with the template, path or address concerned.
+// What went wrong with a copy is a *fault.Fault.
 var (
 	// ErrNotFound: no such template, or it was removed.
 	ErrNotFound = errors.New("no such template")
 	// ErrConflict: the id is registered for other content.
 	ErrConflict = errors.New("the id is registered with other content")
-	// ErrBusy: the template is being downloaded or copied.
+	// ErrBusy: a fetch of the template does not end.
 	ErrBusy = errors.New("the template is being fetched")
 	// ErrNotReady: no copy of the template is ready.
 	ErrNotReady = errors.New("no copy is ready")
 	// ErrPool: the pool does not exist or is not usable.
 	ErrPool = errors.New("no such pool")
-	// ErrOccupied: another file lies where the copy belongs.
+	// ErrOccupied: another file lies where the copy belongs, and comes again.
 	ErrOccupied = errors.New("another file lies at the template's place")
-	// ErrChecksum: the bytes are not those of the checksum.
-	ErrChecksum = errors.New("checksum differs")
 	// ErrImage: the image may not be a template.
 	ErrImage = errors.New("image refused")
-	// ErrTooLarge: more bytes than are allowed.
-	ErrTooLarge = errors.New("too large")
-	// ErrNoSpace: the pool's file system has not enough room.
-	ErrNoSpace = errors.New("not enough space")
-	// ErrForbidden: the address, redirect or path may not be fetched.
-	ErrForbidden = errors.New("not allowed")
-	// ErrServer: the server answered with something other than the image.
-	ErrServer = errors.New("the server did not send the image")
-	// ErrIdle: no byte arrived for too long.
-	ErrIdle = errors.New("no data from the server")
 )
 
 // FieldError names one field of a Spec, as it is called on the wire, and what

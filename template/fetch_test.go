@@ -13,10 +13,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/wherry-kvm/wherry/template"
+	"github.com/wherry-kvm/wherry/template/fault"
 )
 
 func TestFetchPublishes(t *testing.T) {
@@ -29,6 +31,8 @@ func TestFetchPublishes(t *testing.T) {
 		"qcow2":  {image, "qcow2", sha(image)},
 		"raw":    {content, "raw", sha(content)},
 		"sha512": {content, "raw", sha5(content)},
+		"sha1":   {content, "raw", sums(content).Sum("sha1")},
+		"md5":    {content, "raw", sums(content).Sum("md5")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -86,47 +90,60 @@ func TestFetchFailures(t *testing.T) {
 	content := raw(1, 1<<20)
 	ok := func(w http.ResponseWriter, _ *http.Request) { send(w, content) }
 	tests := map[string]struct {
-		handler http.HandlerFunc
-		change  func(*template.Spec, *template.Options)
-		want    error
-		parts   []string
+		handler   http.HandlerFunc
+		change    func(*template.Spec, *template.Options)
+		code      string
+		class     fault.Class
+		permanent bool
+		parts     []string
 	}{
 		"not found": {
 			handler: func(w http.ResponseWriter, _ *http.Request) {
 				http.Error(w, "no such  image\x00here", http.StatusNotFound)
 			},
-			want: template.ErrServer, parts: []string{"404", "no such image"},
+			code: fault.HTTPStatus, class: fault.Source, parts: []string{"404"},
 		},
 		"other bytes": {
 			handler: func(w http.ResponseWriter, _ *http.Request) { send(w, raw(2, 1<<20)) },
-			want:    template.ErrChecksum, parts: []string{sha(content), sha(raw(2, 1<<20))},
+			code:    fault.Checksum, class: fault.Source, permanent: true, parts: []string{sha(content), sha(raw(2, 1<<20))},
 		},
 		"login page": {
 			handler: func(w http.ResponseWriter, _ *http.Request) {
 				fmt.Fprint(w, "\n<!DOCTYPE html><title>Log in</title>")
 			},
-			want: template.ErrChecksum, parts: []string{"HTML"},
+			code: fault.NotAnImage, class: fault.Source, parts: []string{"HTML", sha(content)},
 		},
-		"compressed": {
+		"archive": {
+			handler: func(w http.ResponseWriter, _ *http.Request) { send(w, []byte("PK\x03\x04abcdefgh")) },
+			code:    fault.NotAnImage, class: fault.Source, permanent: true, parts: []string{"ZIP", sha(content)},
+		},
+		"broken archive of another checksum": {
 			handler: func(w http.ResponseWriter, _ *http.Request) { send(w, []byte("\x1f\x8b\x08\x00abcdefgh")) },
-			want:    template.ErrChecksum, parts: []string{"gzip"},
+			code:    fault.Checksum, class: fault.Source, parts: []string{"gzip", sha(content)},
 		},
-		"login page whose checksum somebody took": {
-			handler: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, page) },
-			change:  func(s *template.Spec, _ *template.Options) { s.Checksum = sha([]byte(page)) },
-			want:    template.ErrImage, parts: []string{"HTML"},
+		"broken archive": {
+			handler: func(w http.ResponseWriter, _ *http.Request) { send(w, []byte("\x1f\x8b\x08\x00abcdefgh")) },
+			change: func(s *template.Spec, _ *template.Options) {
+				s.Checksum = sha([]byte("\x1f\x8b\x08\x00abcdefgh"))
+			},
+			code: fault.Packed, class: fault.Source, permanent: true, parts: []string{"gzip"},
+		},
+		"refused": {
+			handler: ok,
+			change:  func(_ *template.Spec, o *template.Options) { o.Intake = refusing{} },
+			code:    fault.Image, class: fault.Policy, permanent: true, parts: []string{"a backing file"},
 		},
 		"cut short": {
 			handler: func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-				send(w, content[:1000])
+				w.Header().Set("Content-Length", "1000")
+				panic(http.ErrAbortHandler)
 			},
-			want: io.ErrUnexpectedEOF, parts: []string{"after 1000 bytes"},
+			code: fault.ConnectionLost, class: fault.Source,
 		},
 		"larger than said to be allowed": {
 			handler: ok,
 			change:  func(_ *template.Spec, o *template.Options) { o.MaxSize = 1000 },
-			want:    template.ErrTooLarge,
+			code:    fault.TooLarge, class: fault.Policy, parts: []string{"1000"},
 		},
 		"larger, and not said": {
 			handler: func(w http.ResponseWriter, r *http.Request) {
@@ -134,40 +151,76 @@ func TestFetchFailures(t *testing.T) {
 				ok(w, r)
 			},
 			change: func(_ *template.Spec, o *template.Options) { o.MaxSize = 1000 },
-			want:   template.ErrTooLarge,
+			code:   fault.TooLarge, class: fault.Policy, parts: []string{"1000"},
 		},
 		"more than the disk has": {
 			handler: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "1099511627775999") },
 			change:  func(_ *template.Spec, o *template.Options) { o.MaxSize = 1 << 60 },
-			want:    template.ErrNoSpace,
+			code:    fault.NoSpace, class: fault.Local, parts: []string{"1099511627775999"},
 		},
 		"encoded": {
 			handler: func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Encoding", "gzip"); ok(w, r) },
-			want:    template.ErrServer, parts: []string{"gzip"},
+			code:    fault.Protocol, class: fault.Source, parts: []string{"gzip"},
 		},
-		"not what was declared": {
-			handler: ok,
-			change:  func(s *template.Spec, _ *template.Options) { s.Format = "qcow2" },
-			want:    template.ErrImage, parts: []string{"declared as qcow2"},
+		"no such scheme": {
+			change: func(s *template.Spec, _ *template.Options) { s.URL = "httpsinvalid://images.example/parrot.qcow2" },
+			code:   fault.Scheme, class: fault.Policy, parts: []string{"httpsinvalid"},
+		},
+		"file elsewhere": {
+			change: func(s *template.Spec, _ *template.Options) { s.URL = "file:///etc/passwd" },
+			code:   fault.FileFolder, class: fault.Policy, parts: []string{"/etc/passwd"},
+		},
+		"pool that went": {
+			change: func(_ *template.Spec, o *template.Options) {
+				all := o.Pools
+				registered := false
+				o.Pools = func(ctx context.Context) ([]template.Pool, error) {
+					if registered {
+						return nil, nil
+					}
+					registered = true
+					return all(ctx)
+				}
+			},
+			code: fault.Pool, class: fault.Local, parts: []string{"default"},
+		},
+		"folder that went": {
+			change: func(_ *template.Spec, o *template.Options) {
+				o.Pools = func(context.Context) ([]template.Pool, error) {
+					return []template.Pool{{Name: "default", Path: "/nowhere/at/all"}}, nil
+				}
+			},
+			code: fault.Pool, class: fault.Local, parts: []string{"/nowhere/at/all"},
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
-			s, o := spec("rocky9", serve(t, tt.handler).URL, content), h.options()
-			if tt.change != nil {
-				tt.change(&s, &o)
+			if tt.handler == nil {
+				tt.handler = func(http.ResponseWriter, *http.Request) { t.Error("asked") }
 			}
-			r, err := template.Open(o)
-			must(t, err)
-			h.Registry = r
-			_, err = h.Register(t.Context(), s)
+			s := spec("rocky9", serve(t, tt.handler).URL, content)
+			h.change = func(o *template.Options) {
+				o.Now = (&clock{now: start}).Now
+				if tt.change != nil {
+					tt.change(&s, o)
+				}
+			}
+			h.reopen()
+			_, err := h.Register(t.Context(), s)
 			must(t, err)
 			err = h.Fetch(t.Context(), "rocky9", nil)
-			wantErr(t, err, tt.want, append(tt.parts, "rocky9", "default")...)
+			f := wantFault(t, err, tt.code, tt.class, append(tt.parts, "rocky9", "default")...)
 			_, c := h.copyOf("rocky9")
-			if c.State != template.StateFailed || c.Message == "" || !strings.Contains(err.Error(), c.Message) || c.Partial != "" {
-				t.Errorf("copy %+v", c)
+			want := template.Copy{
+				Pool: "default", State: template.StateFailed, Code: tt.code, Class: tt.class, Permanent: tt.permanent,
+				FailedSince: &start, Attempts: 1, UpdatedAt: start, Message: fault.Message(f), BytesTotal: -1, Origin: c.Origin,
+			}
+			if retry := start.Add(time.Minute); !tt.permanent {
+				want.RetryAt = &retry
+			}
+			if diff := cmp.Diff(want, c); diff != "" {
+				t.Error(diff)
 			}
 			if left := h.inPool(); len(left) != 0 {
 				t.Errorf("left in the pool: %v", left)
@@ -179,7 +232,11 @@ func TestFetchFailures(t *testing.T) {
 	}
 }
 
-var page = "<html>" + strings.Repeat("\x00", 506)
+type refusing struct{}
+
+func (refusing) Check(context.Context, *os.File, string) (template.ImageInfo, error) {
+	return template.ImageInfo{}, fault.New(fault.Image, "it names a backing file")
+}
 
 func TestFetchAgainAfterAFailure(t *testing.T) {
 	h := newHost(t)
@@ -194,14 +251,14 @@ func TestFetchAgainAfterAFailure(t *testing.T) {
 	})
 	_, err := h.Register(t.Context(), spec("rocky9", site.URL, content))
 	must(t, err)
-	wantErr(t, h.Fetch(t.Context(), "rocky9", nil), template.ErrServer)
+	wantFault(t, h.Fetch(t.Context(), "rocky9", nil), fault.HTTPStatus, fault.Source, "503")
 	h.reopen()
 	if _, c := h.copyOf("rocky9"); c.State != template.StateFailed || c.Message == "" {
 		t.Errorf("after a restart: %+v", c)
 	}
 	fail = false
 	must(t, h.Fetch(t.Context(), "rocky9", nil))
-	if _, c := h.copyOf("rocky9"); c.State != template.StateReady || c.Message != "" || c.Attempts != 2 {
+	if _, c := h.copyOf("rocky9"); c.State != template.StateReady || c.Message != "" || c.Attempts != 1 || c.FailedSince != nil || c.Code != "" {
 		t.Errorf("copy %+v", c)
 	}
 }
@@ -220,7 +277,9 @@ func TestFetchIsCancelled(t *testing.T) {
 	_, err := h.Register(t.Context(), spec("rocky9", site.URL, content))
 	must(t, err)
 	wantErr(t, h.Fetch(ctx, "rocky9", nil), why)
-	if _, c := h.copyOf("rocky9"); c.State != template.StateFailed || !strings.Contains(c.Message, why.Error()) {
+	// It was somebody's wish: no failure, and nothing begins by itself.
+	if _, c := h.copyOf("rocky9"); c.State != template.StateFailed || c.Code != fault.Interrupted || c.Class != fault.Local ||
+		!c.Permanent || c.RetryAt != nil || c.FailedSince != nil || !strings.Contains(c.Message, why.Error()) {
 		t.Errorf("copy %+v", c)
 	}
 	if left := h.inPool(); len(left) != 0 {
@@ -269,14 +328,15 @@ func TestWaitersShareTheFailureButNotTheCancel(t *testing.T) {
 	for _, cancelled := range []bool{false, true} {
 		t.Run(fmt.Sprintf("cancelled %t", cancelled), func(t *testing.T) {
 			h := newHost(t)
-			first, proceed := make(chan struct{}), make(chan struct{})
+			first, proceed, left := make(chan struct{}), make(chan struct{}), make(chan struct{})
 			var once sync.Once
 			site := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				led := false
 				once.Do(func() { led = true; close(first) })
 				switch {
 				case led && cancelled:
-					<-r.Context().Done()
+					<-left
+					send(w, content)
 				case led:
 					<-proceed
 					http.Error(w, "no", http.StatusInternalServerError)
@@ -302,7 +362,9 @@ func TestWaitersShareTheFailureButNotTheCancel(t *testing.T) {
 			wait("b", other)
 			if cancelled {
 				stop()
+				// The leader is not needed for the others to go on: it only leaves.
 				wantErr(t, <-leader, context.Canceled)
+				close(left)
 				for _, ch := range []chan error{same, other} {
 					if err := <-ch; err != nil {
 						t.Errorf("a waiter suffers from somebody else's cancel: %v", err)
@@ -311,12 +373,12 @@ func TestWaitersShareTheFailureButNotTheCancel(t *testing.T) {
 				return
 			}
 			close(proceed)
-			wantErr(t, <-leader, template.ErrServer)
+			wantFault(t, <-leader, fault.HTTPStatus, fault.Source, "500")
 			// A waiter either shared the failure or came later and succeeded.
 			for id, ch := range map[string]chan error{"a": same, "b": other} {
 				err := <-ch
 				_, c := h.copyOf(id)
-				shared := errors.Is(err, template.ErrServer) && c.State == template.StateFailed && strings.Contains(c.Message, "500")
+				shared := c.Code == fault.HTTPStatus && c.State == template.StateFailed && strings.Contains(c.Message, "500")
 				if !shared && (err != nil || c.State != template.StateReady) {
 					t.Errorf("%s: %v, copy %+v", id, err, c)
 				}
@@ -350,10 +412,7 @@ func TestEveryStateIsTold(t *testing.T) {
 	fetched := make(chan error, 1)
 	go func() { fetched <- h.Fetch(t.Context(), "rocky9", nil) }()
 	<-begun
-	if _, err := h.Remove(t.Context(), "rocky9"); !errors.Is(err, template.ErrBusy) {
-		t.Errorf("removed while it is fetched: %v", err)
-	}
-	if _, c := h.copyOf("rocky9"); c.State != template.StateDownloading || c.Attempts != 1 || c.Partial == "" {
+	if _, c := h.copyOf("rocky9"); c.State != template.StateDownloading || c.Attempts != 1 || c.Partial == "" || c.Origin != site.URL {
 		t.Errorf("while it is fetched: %+v", c)
 	}
 	close(proceed)

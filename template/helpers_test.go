@@ -9,13 +9,14 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -24,7 +25,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/wherry-kvm/wherry/template"
+	"github.com/wherry-kvm/wherry/template/digest"
+	"github.com/wherry-kvm/wherry/template/fault"
 	"github.com/wherry-kvm/wherry/template/intake"
+	"github.com/wherry-kvm/wherry/template/source"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,28 +47,34 @@ type host struct {
 	pool     string // folder of pool "default"
 	other    string // folder of pool "other"
 	files    string // folder that file:// may read
-	download *template.Download
+	download *source.Download
+	peers    []source.Origin
+	change   func(*template.Options)
 	*template.Registry
 }
 
 func newHost(t testing.TB) *host {
 	h := &host{t: t, store: newStore(t), pool: t.TempDir(), other: t.TempDir(), files: t.TempDir()}
-	h.download = template.NewDownload(template.HTTPOptions{
-		AllowAddress: func(net.IP) bool { return true },
+	h.download = source.NewDownload(source.Options{
+		AllowAddress: func(netip.Addr) bool { return true },
 		IdleTimeout:  10 * time.Second,
-	}, h.files)
-	t.Cleanup(h.download.Close)
+		Files:        []string{h.files},
+	})
+	h.change = func(*template.Options) {}
 	h.reopen()
 	return h
 }
 
 func (h *host) options() template.Options {
-	return template.Options{
+	o := template.Options{
+		Stopping: errStop, Peers: func(context.Context, template.Template) []source.Origin { return h.peers },
 		Store: h.store, Fetcher: h.download, Intake: intake.New(intake.Options{}), DefaultPool: "default",
 		Pools: func(context.Context) ([]template.Pool, error) {
 			return []template.Pool{{Name: "other", Path: h.other}, {Name: "default", Path: h.pool}}, nil
 		},
 	}
+	h.change(&o)
+	return o
 }
 
 // reopen is what a restart of the agent does.
@@ -118,6 +128,13 @@ func sha(b []byte) string {
 	return "sha256:" + hex.EncodeToString(s[:])
 }
 
+// sums takes all that there are.
+func sums(b []byte) *digest.Sums {
+	s := digest.New("md5", "sha1", "sha256", "sha512")
+	_, _ = s.Write(b) // never fails
+	return s
+}
+
 func sha5(b []byte) string {
 	s := sha512.Sum512(b)
 	return "sha512:" + hex.EncodeToString(s[:])
@@ -156,10 +173,45 @@ func serveBytes(t testing.TB, b []byte) *site {
 // send answers with bytes. That the client went away is for the client to say.
 func send(w http.ResponseWriter, b []byte) { _, _ = w.Write(b) }
 
-func opener(b []byte) template.Opener {
-	return func(context.Context) (template.Content, error) {
-		return template.Content{ReadCloser: io.NopCloser(bytes.NewReader(b)), Size: int64(len(b))}, nil
+// errStop is the cause of contexts that end because the agent stops.
+var errStop = errors.New("the agent stops")
+
+// memory is an origin with these bytes, or with an error.
+type memory struct {
+	name  string
+	b     []byte
+	err   error
+	asked *atomic.Int32
+}
+
+func (m memory) Name() string { return m.name }
+
+func (m memory) Open(_ context.Context, at source.At) (source.Stream, error) {
+	if m.asked != nil {
+		m.asked.Add(1)
 	}
+	if m.err != nil {
+		return source.Stream{}, m.err
+	}
+	return source.Stream{
+		ReadCloser: io.NopCloser(bytes.NewReader(m.b[at.Offset:])), Offset: at.Offset,
+		Validator: source.Validator{ETag: strconv.Quote(sha(m.b)), Total: int64(len(m.b))},
+	}, nil
+}
+
+// wantFault looks for a fault in an error, and gives it.
+func wantFault(t testing.TB, err error, code string, class fault.Class, parts ...string) *fault.Fault {
+	t.Helper()
+	f, ok := errors.AsType[*fault.Fault](err)
+	if !ok || f.Code != code || f.Class != class {
+		t.Fatalf("error %v is %+v, not %s (%s)", err, f, code, class)
+	}
+	for _, p := range parts {
+		if !strings.Contains(err.Error(), p) {
+			t.Errorf("error %q lacks %q", err, p)
+		}
+	}
+	return f
 }
 
 // qemuImg runs qemu-img, which is needed: an image made by our own hand would

@@ -2,8 +2,8 @@ package template
 
 import (
 	"fmt"
-	"os"
 
+	"github.com/wherry-kvm/wherry/template/fault"
 	"github.com/wherry-kvm/wherry/template/sniff"
 )
 
@@ -24,16 +24,20 @@ type ImageInfo struct {
 	UnknownIncompatible uint64
 }
 
-// whatCame adds to a wrong checksum what the file looks like, where that says
-// more: a login page in place of an image is no damaged download.
-func whatCame(file *os.File, err error) error {
-	stat, statErr := file.Stat()
-	if statErr != nil {
-		return err
+// whatCame makes a fault of wrong bytes, which says what they look like where
+// that says more: a login page in place of an image is no damaged download.
+// whole: they came in one piece, so that they will be no better another time.
+func (a *attempt) whatCame(wrong error, whole bool) error {
+	f := &fault.Fault{Code: fault.Checksum, Class: fault.Source, Permanent: whole, Err: wrong}
+	kinds, err := sniff.Look(a.part.Image(), a.part.Size())
+	if err != nil || len(kinds) == 0 || kinds[0].Name == FormatQcow2 {
+		return f
 	}
-	kinds, lookErr := sniff.Look(file, stat.Size())
-	if lookErr != nil || len(kinds) == 0 || kinds[0].Name == FormatQcow2 {
-		return err
+	f.Code = fault.NotAnImage
+	f.Err = fmt.Errorf("what came looks like %s; %w", sniff.Join(kinds), wrong)
+	if kinds[0].Name == "html" {
+		// Such pages pass: a server that is being mended, or a proxy's login.
+		f.Permanent = false
 	}
-	return fmt.Errorf("%w; %w: it looks like %s", err, ErrImage, sniff.Join(kinds))
+	return f
 }

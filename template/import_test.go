@@ -8,31 +8,45 @@ import (
 	"testing"
 
 	"github.com/wherry-kvm/wherry/template"
+	"github.com/wherry-kvm/wherry/template/fault"
+	"github.com/wherry-kvm/wherry/template/source"
 )
 
 func TestImport(t *testing.T) {
 	h := newHost(t)
 	content := raw(1, 1<<20)
 	s := template.Spec{ID: "rocky9", Checksum: sha(content), Format: "raw", Pool: "other", DirectDownload: true}
-	_, err := h.Import(t.Context(), s, opener(raw(2, 1<<20)), nil)
-	wantErr(t, err, template.ErrChecksum)
-	got, err := h.Import(t.Context(), s, opener(content), nil)
+	h.peers = []source.Origin{memory{name: "peer b", b: raw(2, 1<<20)}}
+	_, err := h.Import(t.Context(), s, nil)
+	wantFault(t, err, fault.Checksum, fault.Source)
+	h.peers = []source.Origin{memory{name: "peer b", b: content}}
+	got, err := h.Import(t.Context(), s, nil)
 	must(t, err)
 	c, ok := got.Ready("other")
-	if !ok || filepath.Dir(c.Path) != h.other || !got.DirectDownload {
+	if !ok || filepath.Dir(c.Path) != h.other || !got.DirectDownload || c.Origin != "peer b" {
 		t.Errorf("imported as %+v", got)
 	}
 	fails := errors.New("peer gone")
-	_, err = h.Import(t.Context(), template.Spec{ID: "b", Checksum: sha5(content), Format: "raw"},
-		func(context.Context) (template.Content, error) { return template.Content{}, fails }, nil)
+	h.peers = []source.Origin{memory{name: "peer b", err: fails}}
+	_, err = h.Import(t.Context(), template.Spec{ID: "b", Checksum: sha5(content), Format: "raw"}, nil)
 	wantErr(t, err, fails)
 	s.Checksum = sha([]byte("x"))
-	_, err = h.Import(t.Context(), s, opener([]byte("x")), nil)
+	_, err = h.Import(t.Context(), s, nil)
 	wantErr(t, err, template.ErrConflict)
-	_, err = h.Import(t.Context(), template.Spec{ID: "../x"}, opener(nil), nil)
-	if _, ok := errors.AsType[template.FieldErrors](err); !ok {
+	_, err = h.Import(t.Context(), template.Spec{ID: "../x", Digest: "md5:1"}, nil)
+	if bad, ok := errors.AsType[template.FieldErrors](err); !ok || len(bad) != 4 {
 		t.Errorf("bad spec: %v", err)
 	}
+}
+
+// pipe is an origin that gives what is written to it, and does not look at
+// any context.
+type pipe struct{ *io.PipeReader }
+
+func (pipe) Name() string { return "pipe" }
+
+func (p pipe) Open(context.Context, source.At) (source.Stream, error) {
+	return source.Stream{ReadCloser: p.PipeReader, Validator: source.Validator{Total: -1}}, nil
 }
 
 // A reader that ignores its context must not hold up a cancel.
@@ -45,10 +59,8 @@ func TestImportIsCancelled(t *testing.T) {
 		_, _ = to.Write(make([]byte, 1000))
 		stop()
 	}()
-	_, err := h.Import(ctx, template.Spec{ID: "a", Checksum: sha(nil), Format: "raw"},
-		func(context.Context) (template.Content, error) {
-			return template.Content{ReadCloser: from, Size: -1}, nil
-		}, nil)
+	h.peers = []source.Origin{pipe{from}}
+	_, err := h.Import(ctx, template.Spec{ID: "a", Checksum: sha(nil), Format: "raw"}, nil)
 	wantErr(t, err, context.Canceled)
 	if left := h.inPool(); len(left) != 0 {
 		t.Errorf("left in the pool: %v", left)

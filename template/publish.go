@@ -8,206 +8,186 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-kvm/wherry/template/digest"
+	"github.com/wherry-kvm/wherry/template/fault"
+	"github.com/wherry-kvm/wherry/template/partial"
 )
 
-// makeReady brings one copy to the state ready, or notes why it failed. The
-// caller leads the flight: nobody else works on the same bytes and pool.
-func (r *Registry) makeReady(ctx context.Context, id, pool, state string, open Opener, f *flight) error {
-	t, err := r.Get(id)
-	if err != nil {
-		return err
-	}
-	if c, ok := t.Ready(pool); ok && intact(c, t.Size) == nil {
-		return nil
-	}
-	err = r.publish(ctx, t, pool, state, open, f)
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		// A reader that was cut off says little; why it was cut says more.
-		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
-	}
-	return errors.Join(err, r.failed(id, pool, err))
-}
-
-func (r *Registry) publish(ctx context.Context, t Template, pool, state string, open Opener, f *flight) error {
-	dir, err := r.poolPath(ctx, pool)
-	if err != nil {
-		return err
-	}
-	if t.Digest != "" {
-		path := publishedPath(dir, t.Digest, t.Format)
-		if _, err := os.Lstat(path); err == nil {
-			return r.adopt(ctx, t, pool, path)
-		}
-	}
-	got, err := r.receive(ctx, t, pool, dir, state, open, f)
-	if got.file != nil {
-		defer got.file.Close()
-	}
-	if err == nil {
-		err = r.accept(ctx, t, pool, dir, got)
-	}
-	if err != nil && got.path != "" {
-		// On every failure, so that a pool never fills up with half images.
-		err = errors.Join(err, deleteOwn(got.path, got.inode, true))
-	}
-	return err
-}
+// Names of our files in a pool's folder.
+const (
+	filePrefix    = "wherry-template-"
+	partialPrefix = ".wherry-template-"
+	partialSuffix = ".partial"
+	foreignMark   = ".foreign-"
+)
 
 // publishedPath is where a template's file lies: inside the pool, so that
 // volumes of the pool may stand on it, and under its digest, so that a name
 // never means two contents.
-func publishedPath(dir, digest, format string) string {
-	_, digits, _ := strings.Cut(digest, ":")
-	return filepath.Join(dir, "wherry-template-"+digits+"."+format)
+func publishedPath(dir, sum, format string) string {
+	_, digits := digest.Split(sum)
+	return filepath.Join(dir, filePrefix+digits+"."+format)
 }
 
-// partial is an image that was written but not published.
-type partial struct {
-	path  string
-	inode uint64
-	file  *os.File
-	sums  sums
-	size  int64
-}
-
-// receive writes the image to a new file beside its final place, hashing it
-// on the way. What it returns is to be deleted if anything fails later.
-func (r *Registry) receive(ctx context.Context, t Template, pool, dir, state string, open Opener, f *flight) (p partial, err error) {
-	id := t.ID
-	if err := r.dropLeftover(id, pool); err != nil {
-		return p, err
-	}
-	path := filepath.Join(dir, ".wherry-template-"+rand.Text()+".partial")
-	// The name is journalled before the file appears, and the inode as soon as
-	// there is one: after a crash exactly this file is removed.
-	err = r.changeCopy(id, pool, func(_ *Template, c *Copy) {
-		c.State, c.Message, c.Progress, c.Partial, c.PartialInode = state, "", 0, path, 0
-		c.Attempts++
-	})
-	if err != nil {
-		return p, err
-	}
-	p.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return p, err
-	}
-	p.path = path
-	info, err := p.file.Stat()
-	if err != nil {
-		return p, err
-	}
-	p.inode = infoInode(info)
-	if err := r.changeCopy(id, pool, func(_ *Template, c *Copy) { c.PartialInode = p.inode }); err != nil {
-		return p, err
-	}
-	content, err := open(ctx)
-	if err != nil {
-		return p, err
-	}
-	// Closing is what ends a read that does not look at ctx.
-	stop := context.AfterFunc(ctx, func() { content.Close() })
-	defer func() {
-		if stop() {
-			content.Close()
-		}
-	}()
-	if err := r.room(dir, content.Size); err != nil {
-		return p, err
-	}
-	p.sums = newSums(t.Checksum)
-	p.size, err = writeImage(ctx, p.file, content, p.sums, r.maxSize, func(done int64) { r.report(f, pool, done, content.Size) })
-	return p, err
-}
-
-// dropLeftover removes a partial file that an earlier failure could not.
-func (r *Registry) dropLeftover(id, pool string) error {
-	t, _ := r.Lookup(id)
-	for _, c := range t.Copies {
-		if c.Pool == pool {
-			return deleteOwn(c.Partial, c.PartialInode, true)
-		}
-	}
-	return nil
-}
-
-// room refuses what cannot fit before it fills the file system under running
-// instances.
-func (r *Registry) room(dir string, size int64) error {
-	if size > r.maxSize {
-		return fmt.Errorf("%w: %d bytes, %d at most", ErrTooLarge, size, r.maxSize)
-	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("free space of %q: %w", dir, err)
-	}
-	if free := int64(st.Bavail) * st.Bsize; size > free {
-		return fmt.Errorf("%w: %d bytes needed, %d free in %q", ErrNoSpace, size, free, dir)
-	}
-	return nil
-}
-
-// accept verifies what was received and publishes it.
-func (r *Registry) accept(ctx context.Context, t Template, pool, dir string, p partial) error {
-	if err := r.changeCopy(t.ID, pool, func(_ *Template, c *Copy) { c.State = StateVerifying }); err != nil {
+// publish looks into the verified bytes, and gives them their name.
+func (a *attempt) publish() error {
+	if err := a.change(func(c *Copy) { c.State = StateVerifying }); err != nil {
 		return err
 	}
-	if err := p.sums.match(t.Checksum, t.Digest); err != nil {
-		return whatCame(p.file, err)
+	file := a.part.Image()
+	if err := file.Sync(); err != nil {
+		return a.ours(fault.IO, err)
 	}
-	info, err := r.intake.Check(ctx, p.file, t.Format)
+	image, err := a.intake.Check(a.ctx, file, a.t.Format)
 	if err != nil {
-		return err
+		// The bytes are the right ones: no other origin has better ones.
+		return hostFault{fault.Of(err)}
 	}
 	// Mode and bytes reach the disk before the name does: a name must never
 	// lead to half an image after a crash.
-	if err := errors.Join(p.file.Chmod(0o444), p.file.Sync()); err != nil {
-		return err
+	if err := errors.Join(file.Chmod(0o444), file.Sync()); err != nil {
+		return a.ours(fault.IO, err)
 	}
-	path := publishedPath(dir, p.sums.digest(), t.Format)
+	info, err := file.Stat()
+	if err != nil {
+		return a.ours(fault.IO, err)
+	}
+	is := done{digest: a.part.Sums().Sum(digest.SHA256), inode: infoInode(info), owned: true, image: image}
+	is.path = publishedPath(a.dir, is.digest, a.t.Format)
 	// From here a crash finds path and inode, and knows the file as ours.
-	err = r.changeCopy(t.ID, pool, func(_ *Template, c *Copy) { c.Path, c.Inode, c.Owned = path, p.inode, true })
-	if err != nil {
+	if err := a.change(func(c *Copy) { c.Path, c.Inode, c.Owned = is.path, is.inode, true }); err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
+	if err := a.place(&is); err != nil || is.adopted {
 		return err
 	}
-	err = renameNoReplace(p.path, path)
-	if errors.Is(err, fs.ErrExist) {
-		// Another host of a shared pool was faster.
-		return errors.Join(deleteOwn(p.path, p.inode, true), r.adopt(ctx, t, pool, path))
+	found, err := os.Lstat(is.path)
+	if err == nil && infoInode(found) != is.inode {
+		err = fmt.Errorf("%q was replaced by another file: %w", is.path, fs.ErrExist)
 	}
 	if err != nil {
-		return err
+		return a.ours(fault.Occupied, err)
 	}
-	if err := syncFolder(dir); err != nil {
-		return err
-	}
-	return r.ready(t.ID, pool, path, p.inode, true, p.sums, p.size, info)
+	// After the rename, which changes the ctime.
+	is.stamp = StampOf(found)
+	return a.ready(is)
 }
 
-func (r *Registry) ready(id, pool, path string, inode uint64, owned bool, s sums, size int64, info ImageInfo) error {
-	return r.changeCopy(id, pool, func(t *Template, c *Copy) {
-		t.Digest, t.Size, t.VirtualSize = s.digest(), size, info.VirtualSize
-		c.State, c.Progress, c.Message, c.Path = StateReady, 100, "", path
-		c.Inode, c.Owned, c.Partial, c.PartialInode, c.RetryAt = inode, owned, "", 0, nil
+// done is a copy that became ready.
+type done struct {
+	path    string
+	inode   uint64
+	owned   bool
+	adopted bool // it lay there
+	digest  string
+	stamp   Stamp
+	image   ImageInfo
+	note    string // for people
+}
+
+// place renames the image to its name.
+func (a *attempt) place(is *done) error {
+	for range 3 {
+		if a.ctx.Err() != nil {
+			return context.Cause(a.ctx)
+		}
+		err := renameNoReplace(a.part.ImagePath(), is.path)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return a.ours(fault.Rename, err)
+		}
+		if placed, err := a.makeWay(is); placed || err != nil {
+			return err
+		}
+	}
+	return a.ours(fault.Occupied, fmt.Errorf("%q: %w", is.path, ErrOccupied))
+}
+
+// makeWay deals with what lies at the image's name. The right bytes are
+// adopted: another host of a shared pool was faster. Wrong ones of ours are
+// replaced. What is not ours is moved aside, and never deleted.
+func (a *attempt) makeWay(is *done) (placed bool, err error) {
+	inode, err := inodeOf(is.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, a.ours(fault.Occupied, err)
+	}
+	if inode != a.bad {
+		if is.adopted, err = a.adopt(is.path, is.digest); is.adopted || err != nil {
+			return true, err
+		}
+	}
+	before := a.t.copyOn(a.pool)
+	if before.Owned && before.Path == is.path && before.Inode == inode || a.owns(is.path, inode) {
+		if err := os.Rename(a.part.ImagePath(), is.path); err != nil {
+			return false, a.ours(fault.Rename, err)
+		}
+		a.log.Warn("a template copy with wrong bytes was replaced", "template", a.id, "pool", a.pool, "path", is.path)
+		return true, nil
+	}
+	aside := is.path + foreignMark + rand.Text()
+	if err := renameNoReplace(is.path, aside); err != nil {
+		return false, a.ours(fault.Occupied, err)
+	}
+	is.note = fmt.Sprintf("another file lay at its place, and was moved to %q", aside)
+	a.log.Warn("a foreign file was moved aside", "template", a.id, "pool", a.pool, "from", is.path, "to", aside)
+	return false, nil
+}
+
+// ready is the last step: everything that it says is on the disk.
+func (a *attempt) ready(is done) error {
+	// The empty folder goes before, and with it the pool's folder is synced:
+	// the rename has reached the disk when the copy is ready.
+	left := a.drop()
+	if err := syncFolder(a.dir); err != nil {
+		return a.ours(fault.IO, err)
+	}
+	if left != nil {
+		a.log.Warn("partial template not removed", "template", a.id, "error", left)
+	}
+	return a.changeCopy(a.id, a.pool, func(t *Template, c *Copy) {
+		now := a.now().UTC()
+		t.Digest, t.Size, t.VirtualSize = is.digest, is.stamp.Size, is.image.VirtualSize
+		c.clearFault()
+		c.State, c.Progress, c.Message, c.FailedSince, c.RetryAt = StateReady, 100, is.note, nil, nil
+		c.Path, c.Inode, c.Owned, c.Stamp, c.LastUsed = is.path, is.inode, is.owned, is.stamp, &now
+		if left == nil {
+			c.Partial, c.PartialInode = "", 0
+		}
 	})
+}
+
+// drop removes the partial file, be it of this attempt or of an earlier one.
+func (a *attempt) drop() error {
+	if a.part != nil {
+		a.part.Close()
+		return partial.Remove(a.part.Path(), a.part.Inode())
+	}
+	t, _ := a.Lookup(a.id)
+	if c := t.copyOn(a.pool); c.Partial != "" {
+		return partial.Remove(c.Partial, c.PartialInode)
+	}
+	return nil
 }
 
 func renameNoReplace(from, to string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		// NFS knows no such rename. A link never replaces either.
+		if err = os.Link(from, to); err == nil {
+			err = os.Remove(from)
+		}
 		return err
 	}
-	// NFS knows no such rename. A link never replaces either.
-	if err := os.Link(from, to); err != nil {
-		return err
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
-	return os.Remove(from)
+	return nil
 }

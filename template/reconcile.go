@@ -7,6 +7,10 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"time"
+
+	"github.com/wherry-kvm/wherry/template/fault"
+	"github.com/wherry-kvm/wherry/template/partial"
 )
 
 // reconcile brings what the store says in line with the disk, at start.
@@ -18,12 +22,7 @@ func (r *Registry) reconcile() error {
 		t := r.templates[id].clone()
 		changed := false
 		for i := range t.Copies {
-			did, err := r.reconcileCopy(id, &t.Copies[i], t.Size)
-			if err != nil {
-				// The file stays journalled and is tried again at the next start.
-				r.log.Warn("partial template not removed", "template", id, "error", err)
-			}
-			changed = changed || did
+			changed = r.reconcileCopy(t, &t.Copies[i]) || changed
 		}
 		if changed {
 			_, err := r.changeLocked(id, func(into *Template) error { *into = t; return nil })
@@ -36,32 +35,79 @@ func (r *Registry) reconcile() error {
 	return errors.Join(errs...)
 }
 
-func (r *Registry) reconcileCopy(id string, c *Copy, size int64) (changed bool, err error) {
+func (r *Registry) reconcileCopy(t Template, c *Copy) (changed bool) {
+	before, now := *c, r.now().UTC()
 	switch c.State {
 	case StateReady:
-		why := intact(*c, size)
-		if why == nil {
-			return false, nil
+		if why := intact(*c, t.Size); why != nil {
+			c.lose(StateMissing, fault.Of(why), now)
+			r.log.Warn("template copy missing", "template", t.ID, "path", c.Path, "error", why)
 		}
-		r.log.Warn("template copy missing", "template", id, "path", c.Path, "error", why)
-		c.State, c.Message, c.Progress = StateMissing, why.Error(), 0
 	case StateDownloading, StateSyncing, StateVerifying:
-		c.State, c.Message, c.Progress = StatePending, "interrupted: the agent stopped", 0
-	default:
-		if c.Partial == "" {
-			return false, nil
+		// What came of it is kept, and the attempt goes on with that.
+		c.interrupt(now)
+	case StatePending, StateMissing:
+		// Whoever asked for it is gone with the last run.
+		if c.RetryAt == nil {
+			c.RetryAt = &now
 		}
 	}
-	c.UpdatedAt = r.now().UTC()
-	err = deleteOwn(c.Partial, c.PartialInode, true)
+	if c.State == StateFailed || c.State == StateReady || t.Removed() {
+		if err := partial.Remove(c.Partial, c.PartialInode); err != nil {
+			// It stays journalled and is tried again at the next start.
+			r.log.Warn("partial template not removed", "template", t.ID, "error", err)
+		}
+	}
 	c.forgetAbsent()
-	return true, err
+	if *c == before {
+		return false
+	}
+	c.UpdatedAt = now
+	return true
+}
+
+// interrupt leaves the copy for the next start to go on with.
+func (c *Copy) interrupt(now time.Time) {
+	c.clearFault()
+	c.State, c.Message, c.Progress, c.RetryAt = StatePending, "interrupted: the agent stopped", 0, &now
+}
+
+// lose notes what became of a copy that was ready; it is repaired at once.
+func (c *Copy) lose(state string, why *fault.Fault, now time.Time) {
+	c.State, c.Progress, c.Message = state, 0, fault.Message(why)
+	c.Code, c.Class, c.Permanent = why.Code, why.Class, false
+	c.FailedSince, c.RetryAt, c.Attempts = &now, &now, 0
+}
+
+// lost has a copy that was ready, and is none any more, brought again: by Run,
+// from a peer or else from its URL. state is missing where the file is gone,
+// failed where its bytes are others. A copy that changed meanwhile stays as it
+// is.
+func (r *Registry) lost(id string, was Copy, state string, why *fault.Fault) error {
+	return r.changeCopy(id, was.Pool, func(_ *Template, c *Copy) {
+		if c.State == StateReady && c.Inode == was.Inode {
+			c.lose(state, why, r.now().UTC())
+		}
+	})
+}
+
+// repair has a copy that is not ready brought as soon as Run gets to it,
+// however long it would otherwise wait.
+func (r *Registry) repair(id, pool string) error {
+	return r.changeCopy(id, pool, func(_ *Template, c *Copy) {
+		if c.State != StateReady {
+			now := r.now().UTC()
+			c.RetryAt = &now
+		}
+	})
 }
 
 // forgetAbsent drops the marks of files that are not there. An inode number is
 // soon used again, and must not make somebody else's file ours.
 func (c *Copy) forgetAbsent() {
-	if inode, err := inodeOf(c.Partial); errors.Is(err, fs.ErrNotExist) || err == nil && inode != c.PartialInode {
+	if c.Partial == "" {
+		c.PartialInode = 0
+	} else if inode, err := inodeOf(c.Partial); errors.Is(err, fs.ErrNotExist) || err == nil && c.PartialInode != 0 && inode != c.PartialInode {
 		c.Partial, c.PartialInode = "", 0
 	}
 	if inode, err := inodeOf(c.Path); errors.Is(err, fs.ErrNotExist) || err == nil && inode != c.Inode {
@@ -83,14 +129,4 @@ func intact(c Copy, size int64) error {
 
 func isCopy(info fs.FileInfo, c Copy, size int64) bool {
 	return info.Mode().IsRegular() && infoInode(info) == c.Inode && info.Size() == size
-}
-
-// missing notes that the file of a ready copy is gone.
-func (r *Registry) missing(id string, c Copy) error {
-	return r.changeCopy(id, c.Pool, func(_ *Template, now *Copy) {
-		if now.State == StateReady && now.Inode == c.Inode {
-			now.State, now.Progress = StateMissing, 0
-			now.Message = fmt.Sprintf("the file %q is gone or another one", c.Path)
-		}
-	})
 }

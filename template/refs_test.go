@@ -2,6 +2,7 @@ package template_test
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -175,6 +176,7 @@ func replace(t *testing.T, path string, content []byte) {
 	must(t, os.Rename(path+".new", path))
 }
 
+// What somebody put at the place is moved aside, and never deleted.
 func TestOccupiedPlace(t *testing.T) {
 	content := raw(1, 4096)
 	for name, put := range map[string]func(path string) error{
@@ -185,11 +187,20 @@ func TestOccupiedPlace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
 			must(t, put(h.pool+"/"+published(content, "raw")))
-			_, err := h.Register(t.Context(), spec("a", serveBytes(t, content).URL, content))
+			before, err := os.Lstat(h.pool + "/" + published(content, "raw"))
 			must(t, err)
-			wantErr(t, h.Fetch(t.Context(), "a", nil), template.ErrOccupied, published(content, "raw"))
-			if left := h.inPool(); len(left) != 1 {
-				t.Errorf("pool: %v", left)
+			_, c := h.ready(spec("a", serveBytes(t, content).URL, content))
+			left := h.inPool()
+			if len(left) != 2 || left[0] != published(content, "raw") || !strings.HasPrefix(left[1], left[0]+".foreign-") {
+				t.Fatalf("pool: %v", left)
+			}
+			aside, err := os.Lstat(h.pool + "/" + left[1])
+			must(t, err)
+			if !os.SameFile(before, aside) {
+				t.Error("what lay there is not what lies aside")
+			}
+			if !c.Owned || !strings.Contains(c.Message, left[1]) {
+				t.Errorf("copy %+v", c)
 			}
 		})
 	}
@@ -233,14 +244,13 @@ func TestMissingFile(t *testing.T) {
 				if _, _, ok := h.ByDigest(sha(content), ""); ok {
 					t.Error("a missing copy is found by its digest")
 				}
-				err := h.Fetch(t.Context(), "a", nil)
-				if name == "replaced" {
-					wantErr(t, err, template.ErrOccupied)
-					return
-				}
-				must(t, err)
+				must(t, h.Fetch(t.Context(), "a", nil))
 				if _, c := h.copyOf("a"); c.State != template.StateReady || !c.Owned {
 					t.Errorf("fetched again: %+v", c)
+				}
+				// The other file is not ours, and stays under another name.
+				if left := h.inPool(); (name == "replaced") != (len(left) == 2) {
+					t.Errorf("pool: %v", left)
 				}
 			})
 		}

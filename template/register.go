@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+
+	"github.com/wherry-kvm/wherry/template/digest"
 )
 
 // Register adds a template, without fetching it; its copy on the pool is
@@ -21,7 +22,7 @@ func (r *Registry) register(ctx context.Context, s Spec, imported bool) (Templat
 	if s.Pool == "" {
 		s.Pool = r.defaultPool
 	}
-	s, bad := s.check(imported, r.fetcher.Check)
+	s, bad := s.check(imported)
 	if s.Pool == "" {
 		bad = append(bad, FieldError{"pool", "is missing, and there is no default"})
 	} else if _, err := r.poolPath(ctx, s.Pool); errors.Is(err, ErrPool) {
@@ -54,14 +55,19 @@ func merge(old Template, known, referred bool, s Spec) (Template, error) {
 		ID: s.ID, URL: s.URL, Checksum: s.Checksum, Format: s.Format, Pool: s.Pool,
 		DirectDownload: s.DirectDownload, SyncFrom: s.SyncFrom, Headers: s.Headers, Copies: []Copy{},
 	}
-	if strings.HasPrefix(s.Checksum, "sha256:") {
+	// The checksum is over the bytes as served; the digest over the file.
+	if name, _ := digest.Split(s.Checksum); name == digest.SHA256 && !packed(s.URL) {
 		fresh.Digest = s.Checksum
+	}
+	if s.Digest != "" {
+		fresh.Digest = s.Digest
 	}
 	fresh = fresh.clone()
 	if !known {
 		return fresh, nil
 	}
-	same := old.Format == s.Format && (old.Checksum == s.Checksum || old.Digest == s.Checksum)
+	same := old.Format == s.Format && (old.Checksum == s.Checksum || old.Digest == s.Checksum) &&
+		(s.Digest == "" || old.Digest == "" || old.Digest == s.Digest)
 	switch {
 	case old.DirectDownload != s.DirectDownload:
 		// Volumes that migrated away or are unknown here may stand on it.
@@ -73,6 +79,9 @@ func merge(old Template, known, referred bool, s Spec) (Template, error) {
 	}
 	next := old.clone()
 	next.RemovedAt = nil
+	if next.Digest == "" {
+		next.Digest = s.Digest
+	}
 	if s.URL != "" {
 		next.URL, next.Headers = fresh.URL, fresh.Headers
 	}

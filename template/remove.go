@@ -8,15 +8,25 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
+
+	"github.com/wherry-kvm/wherry/template/partial"
 )
 
+// removeTimeout bounds the wait for a fetch that was told to end.
+const removeTimeout = 30 * time.Second
+
 // Remove turns a template into a tombstone, which keeps id, checksum and
-// flags. Copies that nothing stands on are deleted; others go with their last
-// ref. Removing again is no error. ErrBusy while it is being fetched: cancel
-// that first.
-func (r *Registry) Remove(_ context.Context, id string) (Template, error) {
+// flags. A fetch of it is called off first, and Remove waits for its end:
+// ErrBusy where that does not come. Copies that nothing stands on are deleted;
+// others go with their last ref. Removing again is no error.
+func (r *Registry) Remove(ctx context.Context, id string) (Template, error) {
+	if err := r.ground(ctx, id); err != nil {
+		return Template{}, err
+	}
 	r.mu.Lock()
 	t, err := r.remove(id)
+	delete(r.removing, id)
 	r.mu.Unlock()
 	if err == nil {
 		r.notify(t)
@@ -24,14 +34,37 @@ func (r *Registry) Remove(_ context.Context, id string) (Template, error) {
 	return t, err
 }
 
+// ground ends the flights of a template, and lets no new one begin. Whoever
+// waits for the same bytes under another id begins anew.
+func (r *Registry) ground(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	r.mu.Lock()
+	r.removing[id] = true
+	var ended []chan struct{}
+	for _, f := range r.flights {
+		if f.id == id {
+			f.cancel(errRemoved)
+			ended = append(ended, f.ended)
+		}
+	}
+	r.mu.Unlock()
+	for _, ch := range ended {
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			r.mu.Lock()
+			delete(r.removing, id)
+			r.mu.Unlock()
+			return fmt.Errorf("template %q: %w: %w", id, ErrBusy, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
 func (r *Registry) remove(id string) (Template, error) {
 	if _, known := r.templates[id]; !known {
 		return Template{}, fmt.Errorf("template %q: %w", id, ErrNotFound)
-	}
-	for _, f := range r.flights {
-		if f.template == id {
-			return Template{}, fmt.Errorf("template %q: %w", id, ErrBusy)
-		}
 	}
 	_, err := r.changeLocked(id, func(t *Template) error {
 		if t.RemovedAt == nil {
@@ -81,13 +114,13 @@ func (r *Registry) collect(id string) error {
 
 // deleteCopy deletes the file of a copy, if it is ours and no other template's.
 func (r *Registry) deleteCopy(id string, c Copy) error {
-	if err := deleteOwn(c.Partial, c.PartialInode, true); err != nil {
+	if err := partial.Remove(c.Partial, c.PartialInode); err != nil {
 		return err
 	}
 	if !c.Owned || c.Path == "" || r.otherUses(id, c.Path) {
 		return nil
 	}
-	if err := deleteOwn(c.Path, c.Inode, false); err != nil {
+	if err := deleteOwn(c.Path, c.Inode); err != nil {
 		return err
 	}
 	r.log.Info("template copy deleted", "template", id, "pool", c.Pool, "path", c.Path)
@@ -107,10 +140,9 @@ func (r *Registry) otherUses(id, path string) bool {
 }
 
 // deleteOwn deletes a file that this registry made, known by path and inode:
-// one that somebody else put in its place stays. A partial file with no inode
-// yet was created under a random name with O_EXCL, so the name is proof.
-func deleteOwn(path string, inode uint64, partial bool) error {
-	if path == "" || inode == 0 && !partial {
+// one that somebody else put in its place stays.
+func deleteOwn(path string, inode uint64) error {
+	if path == "" || inode == 0 {
 		return nil
 	}
 	found, err := inodeOf(path)
@@ -119,7 +151,7 @@ func deleteOwn(path string, inode uint64, partial bool) error {
 		return nil
 	case err != nil:
 		return err
-	case inode != 0 && found != inode:
+	case found != inode:
 		return nil
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

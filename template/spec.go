@@ -1,22 +1,22 @@
 package template
 
 import (
-	"encoding/hex"
 	"errors"
 	"maps"
-	"net/http"
 	"net/textproto"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/wherry-kvm/wherry/template/digest"
 )
 
 var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 // check gives the spec in normal form, or everything that is wrong with it.
 // A template that is imported needs no URL of its own.
-func (s Spec) check(imported bool, fetchable func(Source) error) (Spec, FieldErrors) {
+func (s Spec) check(imported bool) (Spec, FieldErrors) {
 	var bad FieldErrors
 	add := func(field, detail string) { bad = append(bad, FieldError{field, detail}) }
 	if !validID.MatchString(s.ID) {
@@ -26,6 +26,9 @@ func (s Spec) check(imported bool, fetchable func(Source) error) (Spec, FieldErr
 	if detail := checkChecksum(s.Checksum); detail != "" {
 		add("checksum", detail)
 	}
+	if s.Digest != "" && (digest.Check(s.Digest) != nil || !strings.HasPrefix(s.Digest, "sha256:")) {
+		add("digest", `is not "sha256:" and 64 hex digits`)
+	}
 	if s.Format != FormatQcow2 && s.Format != FormatRaw {
 		add("format", `is "qcow2" or "raw"`)
 	}
@@ -33,12 +36,8 @@ func (s Spec) check(imported bool, fetchable func(Source) error) (Spec, FieldErr
 	case s.URL == "" && !imported && s.SyncFrom == "":
 		add("url", "is missing")
 	case s.URL != "":
-		if detail := checkURL(s.URL, "http", "https", "file"); detail != "" {
+		if detail := checkURL(s.URL); detail != "" {
 			add("url", detail)
-		} else if !imported {
-			if err := fetchable(Source{URL: s.URL}); err != nil {
-				add("url", err.Error())
-			}
 		}
 	}
 	if s.SyncFrom != "" {
@@ -54,21 +53,18 @@ func (s Spec) check(imported bool, fetchable func(Source) error) (Spec, FieldErr
 	return s, bad
 }
 
-// checksumDigits is how many hex digits each algorithm has.
-var checksumDigits = map[string]int{"sha256": 64, "sha512": 128}
-
 func checkChecksum(sum string) string {
 	if sum == "" {
 		return "is missing: a template is never accepted unverified"
 	}
-	name, digits, _ := strings.Cut(sum, ":")
-	want, ok := checksumDigits[name]
-	if _, err := hex.DecodeString(digits); !ok || err != nil || len(digits) != want {
-		return `is "sha256:" with 64 or "sha512:" with 128 hex digits`
+	if err := digest.Check(sum); err != nil {
+		return err.Error()
 	}
 	return ""
 }
 
+// checkURL refuses what is no URL. Where it leads is not judged here: a scheme
+// or an address that is not fetched from makes a copy that says so.
 func checkURL(raw string, schemes ...string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -79,7 +75,9 @@ func checkURL(raw string, schemes ...string) string {
 		return "is not a URL: " + err.Error()
 	}
 	switch {
-	case !slices.Contains(schemes, u.Scheme):
+	case u.Scheme == "":
+		return "has no scheme, such as https://"
+	case len(schemes) > 0 && !slices.Contains(schemes, u.Scheme):
 		return "must begin with " + strings.Join(schemes, ", ") + "://"
 	case u.User != nil:
 		return "holds a user or password, which would be shown to everybody: use headers"
@@ -109,12 +107,4 @@ func checkHeader(name, value string) string {
 		return "is no header value: control characters, or over 8192 bytes"
 	}
 	return ""
-}
-
-func header(h map[string]string) http.Header {
-	out := http.Header{}
-	for name, value := range h {
-		out.Set(name, value)
-	}
-	return out
 }

@@ -25,8 +25,8 @@ const (
 	FormatRaw   = "raw"
 )
 
-// Spec registers a template. Checksum is "sha256:" or "sha512:" and hex
-// digits, over the bytes of the file. An empty Pool is the registry's default.
+// Spec registers a template. Checksum is "sha256:", "sha512:", "sha1:" or
+// "md5:" and hex digits, over the bytes as the URL serves them. An empty Pool is the registry's default.
 type Spec struct {
 	ID             string
 	URL            string
@@ -36,6 +36,8 @@ type Spec struct {
 	DirectDownload bool
 	Headers        map[string]string
 	SyncFrom       string
+	// Digest is "sha256:..." of the file, where somebody knows it.
+	Digest string
 }
 
 // Template is an immutable base image. Sizes are bytes. RemovedAt is set on a
@@ -136,6 +138,20 @@ func (t Template) Ready(pool string) (Copy, bool) {
 	}
 	return Copy{}, false
 }
+
+// copyOn gives the copy on a pool; one without a state where there is none.
+func (t Template) copyOn(pool string) Copy {
+	for _, c := range t.Copies {
+		if c.Pool == pool {
+			return c
+		}
+	}
+	return Copy{Pool: pool}
+}
+
+// clearFault forgets why the copy failed, but not since when: that is until it
+// is ready.
+func (c *Copy) clearFault() { c.Message, c.Code, c.Class, c.Permanent = "", "", "", false }
 
 // on gives the copy on a pool for changing, adding a pending one.
 func (t *Template) on(pool string, now time.Time) *Copy {

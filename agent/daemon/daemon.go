@@ -153,6 +153,7 @@ func (d *daemon) background(ctx context.Context, s *services) {
 		s.templates.Refs.Run(ctx, tick.C, d.config.Templates.CheckInterval)
 	})
 	d.work.Go(func() { s.warm.run(ctx) })
+	d.work.Go(func() { s.templates.Registry.Run(ctx) })
 	s.warm.all(s.templates.Registry.List())
 }
 

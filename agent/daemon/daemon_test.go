@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -142,7 +142,7 @@ func TestAddresses(t *testing.T) {
 	allow, err := addresses([]string{"10.1.0.0/16", "fd00::/8"})
 	must(t, err)
 	for ip, want := range map[string]bool{"10.1.2.3": true, "10.2.0.1": false, "fd00::1": true, "127.0.0.1": false, "8.8.8.8": true} {
-		if got := allow(net.ParseIP(ip)); got != want {
+		if got := allow(netip.MustParseAddr(ip)); got != want {
 			t.Errorf("%s: %v", ip, got)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/host"
@@ -12,10 +14,12 @@ import (
 	"github.com/wherry-kvm/wherry/agent/instance"
 	"github.com/wherry-kvm/wherry/agent/metrics"
 	"github.com/wherry-kvm/wherry/agent/migrate"
+	"github.com/wherry-kvm/wherry/agent/operation"
 	agenttarget "github.com/wherry-kvm/wherry/agent/target"
 	"github.com/wherry-kvm/wherry/agent/templates"
 	"github.com/wherry-kvm/wherry/template"
 	"github.com/wherry-kvm/wherry/template/intake"
+	"github.com/wherry-kvm/wherry/template/source"
 	"github.com/wherry-kvm/wherry/volume/target"
 )
 
@@ -45,15 +49,16 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		target.TypePowerFlex: target.PowerFlex{Runner: d.runner, Root: c.PowerFlex.Root, Rescan: c.PowerFlex.Rescan, Timeout: c.PowerFlex.Timeout},
 		target.TypeRBD:       target.RBD{Runner: d.runner},
 	}}
-	registry, err := d.registry(s)
+	siblings := d.siblings()
+	registry, err := d.registry(s, siblings)
 	if err != nil {
 		return nil, err
 	}
 	s.events.Known(registry.List())
 	refs := templates.NewRefs(templates.RefsOptions{Registry: registry, Chains: d.chains(s), Records: d.records,
 		Publish: d.ops.Publish, Log: d.log.With("part", "template")})
-	s.templates = templates.New(templates.Service{Registry: registry, Operations: d.ops, Observer: d.metrics, Refs: refs,
-		Peers: d.siblings(), Log: d.log.With("part", "template")})
+	s.templates = templates.New(templates.Service{Registry: registry, Operations: d.ops, Refs: refs, Peers: siblings,
+		Log: d.log.With("part", "template")})
 	d.metrics.Templates(func() metrics.TemplateState { return templateState(s.templates) })
 	inspector := &inspect.Service{Hypervisor: d.hv, Templates: s.templates, Records: d.records}
 	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
@@ -76,14 +81,20 @@ func (d *daemon) siblings() *templates.Peers {
 
 // registry opens the templates of this host. Pools come from libvirt when they
 // are needed: at the start it may not answer yet.
-func (d *daemon) registry(s *services) (*template.Registry, error) {
-	c := d.config
-	allow, err := addresses(c.Templates.AllowAddresses)
+func (d *daemon) registry(s *services, siblings *templates.Peers) (*template.Registry, error) {
+	c := d.config.Templates
+	allow, err := addresses(c.AllowAddresses)
+	if err != nil {
+		return nil, err
+	}
+	authorities, err := authorities(c.CA)
 	if err != nil {
 		return nil, err
 	}
 	return template.Open(template.Options{
-		Store: d.store, DefaultPool: c.Templates.Pool, Log: d.log.With("part", "template"),
+		Store: d.store, DefaultPool: c.Pool, MaxSize: c.MaxSize, Downloads: c.Downloads, Bandwidth: c.Bandwidth,
+		Backoff: template.Backoff{First: c.RetryFirst, Max: c.RetryMax}, Stopping: operation.ErrShutdown,
+		Peers: siblings.Origins, Log: d.log.With("part", "template"),
 		Pools: func(ctx context.Context) ([]template.Pool, error) {
 			h, err := s.host.Host(ctx)
 			if err != nil {
@@ -97,8 +108,14 @@ func (d *daemon) registry(s *services) (*template.Registry, error) {
 			}
 			return out, nil
 		},
-		Fetcher: template.NewDownload(template.HTTPOptions{IdleTimeout: c.Templates.IdleTimeout, AllowAddress: allow}, c.Templates.FileFolders...),
-		Intake:  intake.New(intake.Options{MaxVirtualSize: c.Templates.MaxVirtualSize}),
+		Fetcher: source.NewDownload(source.Options{IdleTimeout: c.IdleTimeout, AllowAddress: allow, Authorities: authorities, Files: c.FileFolders}),
+		Intake:  intake.New(intake.Options{MaxVirtualSize: c.MaxVirtualSize}),
+		// Bytes from peers are counted where they travel: holes are no bytes there.
+		Received: func(from string, bytes int64) {
+			if from == template.FromURL {
+				d.metrics.DownloadBytes(bytes)
+			}
+		},
 		Notify: func(t template.Template) {
 			s.warm.template(t)
 			s.events.Changed(t)
@@ -107,22 +124,18 @@ func (d *daemon) registry(s *services) (*template.Registry, error) {
 }
 
 // addresses allows public addresses and the configured networks.
-func addresses(cidrs []string) (func(net.IP) bool, error) {
-	var nets []*net.IPNet
+func addresses(cidrs []string) (func(netip.Addr) bool, error) {
+	var nets []netip.Prefix
 	for _, s := range cidrs {
-		_, n, err := net.ParseCIDR(s)
+		p, err := netip.ParsePrefix(s)
 		if err != nil {
 			return nil, fmt.Errorf("templates.allow_addresses: %w", err)
 		}
-		nets = append(nets, n)
+		nets = append(nets, p)
 	}
-	return func(ip net.IP) bool {
-		for _, n := range nets {
-			if n.Contains(ip) {
-				return true
-			}
-		}
-		return template.PublicAddress(ip)
+	return func(a netip.Addr) bool {
+		a = a.WithZone("").Unmap()
+		return slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(a) }) || source.Public(a)
 	}, nil
 }
 

@@ -2,12 +2,35 @@ package daemon
 
 import (
 	"context"
+	"crypto/x509"
+	"fmt"
+	"os"
 
 	"github.com/wherry-kvm/wherry/agent/chains"
 	"github.com/wherry-kvm/wherry/agent/metrics"
 	"github.com/wherry-kvm/wherry/agent/templates"
 	"github.com/wherry-kvm/wherry/http/api"
 )
+
+// authorities reads the certificates that sign those of image servers, besides
+// the host's own; nil where none are configured.
+func authorities(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("templates.ca: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("templates.ca: the host's certificates: %w", err)
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("templates.ca: %q holds no certificate", path)
+	}
+	return pool, nil
+}
 
 // templateState gives the metrics what the service knows of its templates,
 // from memory.

@@ -7,8 +7,7 @@ import (
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/template"
-	"github.com/wherry-kvm/wherry/template/fault"
-	"github.com/wherry-kvm/wherry/template/source"
+	"github.com/wherry-kvm/wherry/template/digest"
 )
 
 // ByPath gives the template that a file is a copy of, removed ones too.
@@ -102,22 +101,15 @@ func (s *Service) Stage(ctx context.Context, l api.StageLayer, report func(done,
 	if l.SyncFrom == "" {
 		return "", fmt.Errorf("the source did not say where it serves template %q", l.Template)
 	}
-	spec := template.Spec{ID: l.Template, Checksum: l.Layer.Digest, Format: l.Layer.Format, Pool: l.Pool, SyncFrom: l.SyncFrom}
+	spec := template.Spec{ID: l.Template, Checksum: l.Layer.Digest, Digest: l.Layer.Digest, Format: l.Layer.Format, Pool: l.Pool, SyncFrom: l.SyncFrom}
 	if l.Record != nil {
 		spec.URL, spec.DirectDownload = l.Record.URL, l.Record.DirectDownload
-	}
-	t, err := s.Registry.Import(ctx, spec, func(ctx context.Context) (template.Content, error) {
-		var why []fault.Named
-		for _, o := range s.Peers.Origins(ctx, template.Template{ID: spec.ID, Checksum: spec.Checksum, Format: spec.Format,
-			Digest: spec.Checksum, SyncFrom: spec.SyncFrom}) {
-			r, err := source.NewReader(ctx, o, source.At{}, source.ReaderOptions{})
-			if err == nil {
-				return template.Content{ReadCloser: r, Size: r.Total()}, nil
-			}
-			why = append(why, fault.Named{Name: o.Name(), Err: err})
+		if digest.Check(l.Record.Checksum) == nil {
+			// It is over what the URL serves, which may be packed.
+			spec.Checksum = l.Record.Checksum
 		}
-		return template.Content{}, fault.Join(why...)
-	}, report)
+	}
+	t, err := s.Registry.Import(ctx, spec, report)
 	if err != nil {
 		return "", problem(err)
 	}

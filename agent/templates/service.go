@@ -8,18 +8,15 @@ import (
 	"github.com/wherry-kvm/wherry/agent/operation"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/template"
+	"github.com/wherry-kvm/wherry/template/fault"
 )
 
 const kind = "template"
-
-// Observer hears how much was downloaded, for metrics.
-type Observer interface{ DownloadBytes(n int64) }
 
 // Service answers the template calls of the agent.
 type Service struct {
 	Registry   *template.Registry
 	Operations *operation.Engine
-	Observer   Observer
 	Peers      *Peers
 	// Refs adds what was found in the chains to what the store knows; nil: the
 	// store alone is believed.
@@ -83,15 +80,8 @@ func (s *Service) fetch(ctx context.Context, id string, k api.Idempotency) (api.
 }
 
 func (s *Service) run(ctx context.Context, op *operation.Op, id string) (any, error) {
-	var last int64
 	err := op.Step(ctx, "download", func(ctx context.Context) error {
-		return s.Registry.Fetch(ctx, id, func(done, total int64) {
-			if s.Observer != nil && done > last {
-				s.Observer.DownloadBytes(done - last)
-			}
-			last = max(last, done)
-			op.Progress(progress(done, total))
-		})
+		return s.Registry.Fetch(ctx, id, func(done, total int64) { op.Progress(progress(done, total)) })
 	})
 	if err != nil {
 		return nil, problem(err)
@@ -142,7 +132,7 @@ func problem(err error) error {
 		code string
 	}{
 		{template.ErrNotFound, "not-found"}, {template.ErrConflict, "conflict"}, {template.ErrBusy, "busy"},
-		{template.ErrNotReady, "not-ready"}, {template.ErrPool, "bad-request"}, {template.ErrNoSpace, "no-space"},
+		{template.ErrNotReady, "not-ready"}, {template.ErrPool, "bad-request"},
 		{context.DeadlineExceeded, "timeout"},
 	} {
 		if errors.Is(err, c.err) {
@@ -151,6 +141,9 @@ func problem(err error) error {
 	}
 	if errors.Is(err, context.Canceled) {
 		return err
+	}
+	if f, ok := errors.AsType[*fault.Fault](err); ok && f.Code == fault.NoSpace {
+		return api.NewProblem("no-space", "%w", err)
 	}
 	return api.NewProblem("template-failed", "%w", err).WithHint("`wherry template info` shows the state of each copy; `wherry template retry` tries again")
 }

@@ -9,11 +9,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"github.com/wherry-kvm/wherry/agent/templates"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/template"
+	"github.com/wherry-kvm/wherry/template/source"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -41,16 +41,12 @@ func (anyImage) Check(_ context.Context, _ *os.File, format string) (template.Im
 	return template.ImageInfo{Format: format, VirtualSize: 1 << 20}, nil
 }
 
-type counter struct{ atomic.Int64 }
-
-func (c *counter) DownloadBytes(n int64) { c.Add(n) }
-
 // world is a host with one pool and a folder that may be fetched from.
 type world struct {
 	t           testing.TB
 	pool, files string
 	store       store.Store
-	bytes       counter
+	received    func() // called as bytes come; may be nil
 	engine      *operation.Engine
 	*templates.Service
 }
@@ -66,16 +62,21 @@ func (w *world) start() {
 	engine, err := operation.Open(operation.Options{Store: w.store})
 	must(w.t, err)
 	w.t.Cleanup(func() { must(w.t, engine.Close(context.WithoutCancel(w.t.Context()))) })
-	download := template.NewDownload(template.HTTPOptions{AllowAddress: func(net.IP) bool { return false }}, w.files)
-	w.t.Cleanup(download.Close)
+	download := source.NewDownload(source.Options{AllowAddress: func(netip.Addr) bool { return false }, Files: []string{w.files}})
+	peers := &templates.Peers{Dial: func(string) (templates.Peer, error) { return nil, errors.New("nobody is dialled") }}
 	registry, err := template.Open(template.Options{Store: w.store, Fetcher: download, Intake: anyImage{}, DefaultPool: "default",
+		Stopping: operation.ErrShutdown, Peers: peers.Origins, Received: func(string, int64) {
+			if w.received != nil {
+				w.received()
+			}
+		},
 		Pools: func(context.Context) ([]template.Pool, error) {
 			return []template.Pool{{Name: "default", Path: w.pool}}, nil
 		}})
 	must(w.t, err)
 	w.engine = engine
-	w.Service = templates.New(templates.Service{Registry: registry, Operations: engine, Observer: &w.bytes, Log: slog.New(slog.DiscardHandler),
-		Peers: &templates.Peers{Dial: func(string) (templates.Peer, error) { return nil, errors.New("nobody is dialled") }}})
+	w.Service = templates.New(templates.Service{Registry: registry, Operations: engine, Log: slog.New(slog.DiscardHandler),
+		Peers: peers})
 }
 
 func sum(b []byte) string {
@@ -119,9 +120,6 @@ func TestRegister(t *testing.T) {
 	got := w.ready("rocky9", content)
 	if got.Digest != sum(content) || !got.DirectDownload || len(got.Copies) != 1 || got.Copies[0].State != "ready" {
 		t.Fatalf("template %+v", got)
-	}
-	if w.bytes.Load() != 4096 {
-		t.Errorf("%d bytes counted", w.bytes.Load())
 	}
 	path := got.Copies[0].Path
 	show, at, err := w.Ready(t.Context(), "rocky9")
@@ -268,26 +266,26 @@ func TestStage(t *testing.T) {
 	content := []byte("content of the source")
 	layer := func() api.StageLayer {
 		return api.StageLayer{Template: "rocky9", Pool: "default", SyncFrom: "https://a:8470", Layer: api.Layer{Path: "/at/a", Format: "raw", Digest: sum(content)},
-			Record: &api.Template{URL: "https://images.example.org/rocky9", DirectDownload: true}}
+			Record: &api.Template{URL: "file:///images/rocky9", DirectDownload: true}}
 	}
 	w := newWorld(t)
-	source := &fakePeer{offer: templates.Offer{Digest: sum(content), Format: "raw", Size: int64(len(content))}, served: content}
+	from := &fakePeer{offer: templates.Offer{Digest: sum(content), Format: "raw", Size: int64(len(content))}, served: content}
 	w.Peers.Dial = func(url string) (templates.Peer, error) {
 		if url != "https://a:8470" {
 			t.Errorf("dialled %s", url)
 		}
-		return source, nil
+		return from, nil
 	}
 	none := layer()
 	none.SyncFrom = ""
 	if _, err := w.Stage(t.Context(), none, nil); err == nil {
 		t.Error("staged from nowhere")
 	}
-	source.served = []byte("content of somebody e")
+	from.served = []byte("content of somebody e")
 	if _, err := w.Stage(t.Context(), layer(), nil); err == nil {
 		t.Error("other bytes were accepted")
 	}
-	source.served = content
+	from.served = content
 	path, err := w.Stage(t.Context(), layer(), nil)
 	must(t, err)
 	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, content) {
@@ -309,11 +307,11 @@ func TestStage(t *testing.T) {
 func TestRecover(t *testing.T) {
 	w := newWorld(t)
 	killed := store.Memory()
-	w.Observer = observerFn(func() {
+	w.received = func() {
 		for _, bucket := range []string{"operations", "operation-data", "operation-keys", "templates", "template-refs"} {
 			must(t, w.store.List(bucket, func(key string, value []byte) error { return killed.Put(bucket, key, value) }))
 		}
-	})
+	}
 	op := w.ended(w.Register(t.Context(), w.request("rocky9", []byte("content")), api.Idempotency{}))
 	w.store = killed
 	w.start()
@@ -328,7 +326,3 @@ func TestRecover(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-type observerFn func()
-
-func (f observerFn) DownloadBytes(int64) { f() }

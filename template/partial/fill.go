@@ -19,6 +19,12 @@ const (
 // ErrLimit says that the image is larger than allowed.
 var ErrLimit = errors.New("too large")
 
+// DiskError is what went wrong with the file, as opposed to what is read.
+type DiskError struct{ Err error }
+
+func (e *DiskError) Error() string { return e.Err.Error() }
+func (e *DiskError) Unwrap() error { return e.Err }
+
 // Fill says how an image is filled.
 type Fill struct {
 	// Key is saved with the state; with an empty Want none is saved, for bytes
@@ -26,9 +32,6 @@ type Fill struct {
 	Key Key
 	// Limit bounds the size of the image, in bytes.
 	Limit int64
-	// Progress is told the size, from another goroutine than the caller's; it
-	// may be nil.
-	Progress func(size int64)
 }
 
 // chunk is a buffer on its way. It is free again when both the sums and the
@@ -62,12 +65,10 @@ type filling struct {
 }
 
 // Fill appends what r gives, up to its end. What r gave before an error is
-// kept, and counts. ctx is looked at between reads; what ends a read that
+// kept, and counts. An error is r's own, ErrLimit, the cause of ctx, or a
+// *DiskError. ctx is looked at between reads; what ends a read that
 // hangs is closing r.
 func (p *Partial) Fill(ctx context.Context, r io.Reader, o Fill) error {
-	if o.Progress == nil {
-		o.Progress = func(int64) {}
-	}
 	f := &filling{
 		p: p, o: o, out: sparse{file: p.image, at: p.size, end: p.size, flushed: p.size},
 		free: make(chan *chunk, buffers), toSums: make(chan *chunk, buffers), toFile: make(chan *chunk, buffers),
@@ -89,13 +90,13 @@ func (p *Partial) Fill(ctx context.Context, r io.Reader, o Fill) error {
 	syncer.Wait()
 	if f.err != nil {
 		p.torn = true
-		return f.err
+		return &DiskError{f.err}
 	}
 	p.size = f.size
 	// A hole at the end has no write to make the file long enough.
 	if extendErr := f.out.extend(); extendErr != nil {
 		p.torn = true
-		return extendErr
+		return &DiskError{extendErr}
 	}
 	return err
 }
@@ -142,9 +143,6 @@ func (f *filling) fillBuffer(ctx context.Context, r io.Reader, b []byte) (n int,
 		n += k
 		if f.size+int64(n) > f.o.Limit {
 			return n, fmt.Errorf("%w: more than %d bytes", ErrLimit, f.o.Limit)
-		}
-		if k > 0 {
-			f.o.Progress(f.size + int64(n))
 		}
 	}
 	return n, err

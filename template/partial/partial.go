@@ -136,6 +136,9 @@ func (p *Partial) syncFolder() error {
 // path and inode; with inode 0 the path alone is proof. What is not there, or
 // is another, is no error. A plain file is what earlier versions wrote.
 func Remove(path string, inode uint64) error {
+	if path == "" {
+		return nil
+	}
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -1,0 +1,123 @@
+package template
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/wherry-kvm/wherry/template/digest"
+	"github.com/wherry-kvm/wherry/template/fault"
+	"github.com/wherry-kvm/wherry/template/partial"
+)
+
+// attempt is one attempt to make a copy ready. It belongs to one goroutine.
+type attempt struct {
+	*Registry
+	job
+	f    *flight
+	ctx  context.Context
+	t    Template // as it was at the beginning
+	dir  string   // folder of the pool
+	part *partial.Partial
+	// key is what the partial file can be taken up again with.
+	key partial.Key
+	// bad is the inode of a file at the copy's place that is known to be wrong.
+	bad uint64
+}
+
+// attempt brings one copy to the state ready, or notes why it is not.
+func (r *Registry) attempt(f *flight, j job) error {
+	release, err := r.slot(f, j)
+	if err != nil {
+		return r.ended(f, j, nil, err)
+	}
+	defer release()
+	t, err := r.Get(j.id)
+	if err != nil {
+		return err
+	}
+	if c, ok := t.Ready(j.pool); ok && intact(c, t.Size) == nil {
+		return nil
+	}
+	a := &attempt{Registry: r, job: j, f: f, ctx: f.ctx, t: t}
+	err = a.run()
+	if err != nil {
+		err = r.ended(f, j, a, err)
+	}
+	if a.part != nil {
+		a.part.Close()
+	}
+	return err
+}
+
+// slot waits for one of the downloads that may run at once.
+func (r *Registry) slot(f *flight, j job) (release func(), err error) {
+	release = func() { <-r.slots }
+	select {
+	case r.slots <- struct{}{}:
+		return release, nil
+	default:
+	}
+	err = r.changeCopy(j.id, j.pool, func(_ *Template, c *Copy) {
+		c.State, c.Message = StatePending, fmt.Sprintf("waiting: %d downloads at once", cap(r.slots))
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case r.slots <- struct{}{}:
+		return release, nil
+	case <-f.ctx.Done():
+		return nil, context.Cause(f.ctx)
+	}
+}
+
+func (a *attempt) run() error {
+	err := a.change(func(c *Copy) {
+		if a.asked || c.FailedSince == nil {
+			c.Attempts = 0
+		}
+		c.Attempts++
+		c.State, c.RetryAt = StatePending, nil
+		c.clearFault()
+	})
+	if err != nil {
+		return err
+	}
+	if a.dir, err = a.poolPath(a.ctx, a.pool); err != nil {
+		return err
+	}
+	// Before anybody is asked for a byte that could not be kept.
+	if err := writable(a.dir); err != nil {
+		return hostFault{fault.Of(err)}
+	}
+	for _, sum := range a.known() {
+		adopted, err := a.adopt(publishedPath(a.dir, sum, a.t.Format), sum)
+		if adopted || err != nil {
+			return err
+		}
+	}
+	return a.fetch()
+}
+
+// known gives the digests under which the file may lie there: the template's,
+// and that of a file that was verified and named just before a crash.
+func (a *attempt) known() []string {
+	var out []string
+	if a.t.Digest != "" {
+		out = append(out, a.t.Digest)
+	}
+	if c := a.t.copyOn(a.pool); c.Owned {
+		sum := digest.SHA256 + ":" + strings.TrimSuffix(strings.TrimPrefix(filepath.Base(c.Path), filePrefix), "."+a.t.Format)
+		if digest.Check(sum) == nil && sum != a.t.Digest {
+			out = append(out, sum)
+		}
+	}
+	return out
+}
+
+// change is changeCopy for the copy that is brought.
+func (a *attempt) change(fn func(*Copy)) error {
+	return a.changeCopy(a.id, a.pool, func(_ *Template, c *Copy) { fn(c) })
+}

@@ -1,0 +1,235 @@
+package template
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-kvm/wherry/template/digest"
+	"github.com/wherry-kvm/wherry/template/fault"
+	"github.com/wherry-kvm/wherry/template/partial"
+	"github.com/wherry-kvm/wherry/template/source"
+)
+
+// received says what came.
+type received struct {
+	// served are the sums of the bytes as they were sent.
+	served *digest.Sums
+	// pieced: the bytes are of several connections, which may have brought
+	// pieces of different contents.
+	pieced bool
+}
+
+// receive writes what an origin has to the partial file. With resume, it goes
+// on where an earlier process was, if that was with the same origin.
+func (a *attempt) receive(c *candidate, resume bool) (got received, err error) {
+	at, err := a.begin(c, resume)
+	if err != nil {
+		return got, a.ours(fault.IO, err)
+	}
+	err = a.change(func(to *Copy) {
+		to.State, to.Message, to.Origin, to.Progress = c.state(), "", c.Name(), 0
+		to.clearFault()
+	})
+	if err != nil {
+		return got, a.ours(fault.Internal, err)
+	}
+	r, err := source.NewReader(a.ctx, &watched{Origin: c.Origin, pieced: &got.pieced}, at, source.ReaderOptions{})
+	if err != nil {
+		return got, err
+	}
+	defer func() { _ = r.Close() }() // it was only read
+	if len(c.want) == 0 {
+		if c.want, err = vouched(r.At().Validator); err != nil {
+			return got, err
+		}
+	}
+	if err := a.room(r.Total()); err != nil {
+		return got, err
+	}
+	if at.Offset > 0 && r.Start() == 0 {
+		err = source.ErrRestart
+	}
+	for {
+		if err == nil {
+			got.served, err = a.fill(c, r)
+		}
+		if !errors.Is(err, source.ErrRestart) {
+			return got, err
+		}
+		got.pieced = false
+		if err = a.restart(c); err != nil {
+			return got, a.ours(fault.IO, err)
+		}
+	}
+}
+
+// begin opens the partial file, and says where the origin is to begin.
+func (a *attempt) begin(c *candidate, resume bool) (source.At, error) {
+	if err := a.open(); err != nil {
+		return source.At{}, err
+	}
+	a.key = partial.Key{Origin: c.Name(), Want: cmp.Or(strings.Join(c.want, " "), a.t.Checksum)}
+	s, ok := a.part.Saved()
+	if resume && ok && s.Origin == a.key.Origin && s.Want == a.key.Want && a.part.Resume(s, digest.For(c.want...)) == nil {
+		return source.At{Offset: s.Offset, Validator: s.Validator}, nil
+	}
+	return source.At{}, a.restart(c)
+}
+
+func (a *attempt) restart(c *candidate) error { return a.part.Begin(digest.For(c.want...)) }
+
+// open opens the partial file that an earlier process left, or makes one.
+func (a *attempt) open() error {
+	if a.part != nil {
+		return nil
+	}
+	var err error
+	if left := a.t.copyOn(a.pool); left.Partial != "" {
+		if a.part, err = partial.Open(left.Partial, left.PartialInode); err == nil {
+			return nil
+		}
+		if err := partial.Remove(left.Partial, left.PartialInode); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(a.dir, partialPrefix+rand.Text()+partialSuffix)
+	// The name is journalled before the folder appears, and the inode as soon
+	// as there is one: after a crash exactly this folder is found again.
+	if err := a.change(func(c *Copy) { c.Partial, c.PartialInode = path, 0 }); err != nil {
+		return err
+	}
+	if a.part, err = partial.Make(path); err != nil {
+		return err
+	}
+	return a.change(func(c *Copy) { c.PartialInode = a.part.Inode() })
+}
+
+// fill writes the content of r, and gives the sums of what was served.
+func (a *attempt) fill(c *candidate, r *source.Reader) (*digest.Sums, error) {
+	start := r.At()
+	in := &inflow{a: a, from: c.from, r: r, done: start.Offset, total: r.Total()}
+	if c.from != FromHost {
+		in.r = source.Limit(a.ctx, r, a.limiter)
+	}
+	a.key.Validator = start.Validator
+	o, body := partial.Fill{Key: a.key, Limit: a.maxSize}, io.Reader(in)
+	if c.from == FromURL && start.Offset == 0 {
+		in.served = digest.For(c.want...)
+		unpacked, kind, err := source.Unpack(in, a.maxSize)
+		if err != nil {
+			return nil, a.broken(c, in, err)
+		}
+		body = unpacked
+		if kind == "" {
+			in.served = nil // the file's own sums are those of what is served
+		} else {
+			o.Key.Want = "" // nobody can be asked for it from the middle on
+			a.key.Want = ""
+		}
+	}
+	err := a.part.Fill(a.ctx, body, o)
+	if _, disk := errors.AsType[*partial.DiskError](err); disk {
+		return nil, a.ours(fault.IO, err)
+	}
+	switch {
+	case errors.Is(err, partial.ErrLimit):
+		return nil, fault.New(fault.TooLarge, "the image is over %d bytes", a.maxSize)
+	case err != nil:
+		return nil, a.broken(c, in, err)
+	case in.served != nil:
+		return in.served, nil
+	}
+	return a.part.Sums(), nil
+}
+
+// broken judges an archive that could not be unpacked: if its bytes are the
+// wrong ones, that is what is wrong with them, and if they are the right ones,
+// they will be no better another time.
+func (a *attempt) broken(c *candidate, in *inflow, err error) error {
+	f := fault.Of(err)
+	if f.Code != fault.Packed || in.served == nil || in.err != nil {
+		return err
+	}
+	if mismatch := in.served.Match(c.want...); mismatch != nil {
+		return &fault.Fault{Code: fault.Checksum, Class: fault.Source, Err: errors.Join(mismatch, err)}
+	}
+	return &fault.Fault{Code: f.Code, Class: f.Class, Permanent: true, Err: f.Err}
+}
+
+// room refuses what cannot fit before it fills the file system under running
+// instances.
+func (a *attempt) room(size int64) error {
+	if size > a.maxSize {
+		return fault.New(fault.TooLarge, "the image has %d bytes, %d are allowed", size, a.maxSize)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(a.dir, &st); err != nil {
+		return a.ours(fault.IO, err)
+	}
+	if need, free := size-a.part.Size(), int64(st.Bavail)*st.Bsize; need > free {
+		return a.ours(fault.NoSpace, fault.New(fault.NoSpace, "%d bytes needed, %d free in %q", need, free, a.dir))
+	}
+	return nil
+}
+
+// inflow counts what comes, as it was served.
+type inflow struct {
+	a           *attempt
+	from        string
+	r           io.Reader
+	served      *digest.Sums // nil: not wanted
+	done, total int64
+	err         error
+}
+
+func (in *inflow) Read(p []byte) (int, error) {
+	n, err := in.r.Read(p)
+	if n > 0 {
+		in.done += int64(n)
+		if in.served != nil {
+			_, _ = in.served.Write(p[:n]) // never fails
+		}
+		in.a.received(in.from, int64(n))
+		in.a.report(in.a.f, in.done, in.total)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		in.err = err
+	}
+	return n, err
+}
+
+// watched sees whether an origin was asked more than once, and ends a read of
+// it that does not look at its context.
+type watched struct {
+	source.Origin
+	pieced *bool
+}
+
+func (w *watched) Open(ctx context.Context, at source.At) (source.Stream, error) {
+	s, err := w.Origin.Open(ctx, at)
+	if err != nil {
+		return s, err
+	}
+	*w.pieced = s.Offset > 0
+	s.ReadCloser = &interruptible{s.ReadCloser, context.AfterFunc(ctx, func() { _ = s.ReadCloser.Close() })}
+	return s, nil
+}
+
+type interruptible struct {
+	io.ReadCloser
+	stop func() bool
+}
+
+func (i *interruptible) Close() error {
+	if !i.stop() {
+		return nil // closed already
+	}
+	return i.ReadCloser.Close()
+}

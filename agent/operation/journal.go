@@ -27,6 +27,11 @@ type record struct {
 	Key             string          `json:"key,omitempty"`
 	NoLock          bool            `json:"no_lock,omitempty"`
 	CancelRequested bool            `json:"cancel_requested,omitempty"`
+	// Claim is the operation's in a contest for its instance; "" = its kind.
+	Claim Claim `json:"claim,omitempty"`
+	// SupersededBy is the operation that ended this one, and the claim by which.
+	SupersededBy    string `json:"superseded_by,omitempty"`
+	SupersededClaim Claim  `json:"superseded_claim,omitempty"`
 	// Failure is why the operation began to roll back.
 	Failure *api.Problem `json:"failure,omitempty"`
 }
@@ -53,6 +58,8 @@ type entry struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when it ended
 	unlock func()
+	hold   *holder // the lock, or the place in its queue; nil without an instance
+	waits  bool    // it had to queue, and has to see that it is granted
 	// recovered: found unfinished in the journal; interrupted: the step that
 	// was running then.
 	recovered   bool
@@ -64,10 +71,12 @@ type entry struct {
 	progress    api.Progress
 	published   time.Time // of the last progress event
 	cancellable bool
-	cancelled   bool
-	ending      bool // the function has returned, undoing may go on
-	resumed     bool
-	undo        []undo
+	// cancellableThen is what cancellable is to be when the lock is granted.
+	cancellableThen bool
+	cancelled       bool
+	ending          bool // the function has returned, undoing may go on
+	resumed         bool
+	undo            []undo
 }
 
 // snapshot gives the operation as a reader sees it. Needs mu. The slices are
@@ -92,6 +101,32 @@ func (e *Engine) journal(en *entry, detail string, change func(*record)) error {
 // journalOrdered is journal for a caller that holds order; also, where given,
 // writes more in the same transaction.
 func (e *Engine) journalOrdered(en *entry, detail string, change func(*record), also func(store.Tx) error) error {
+	d, err := e.draft(en, change)
+	if err != nil {
+		return err
+	}
+	err = e.store.Update(func(tx store.Tx) error {
+		if err := tx.Put(bucketOperations, d.next.ID, d.value); err != nil || also == nil {
+			return err
+		}
+		return also(tx)
+	})
+	if err != nil {
+		return fmt.Errorf("journal of operation %s: %w", en.id, err)
+	}
+	e.adopt(en, d.next, detail)
+	return nil
+}
+
+// draft is what the journal is to have of an operation.
+type draft struct {
+	en    *entry
+	next  record
+	value []byte
+}
+
+// draft changes a copy of an operation's record. Needs order.
+func (e *Engine) draft(en *entry, change func(*record)) (draft, error) {
 	e.mu.Lock()
 	next := en.rec
 	next.Progress, next.Cancellable = en.progress, en.cancellable
@@ -101,19 +136,9 @@ func (e *Engine) journalOrdered(en *entry, detail string, change func(*record), 
 	next.UpdatedAt = e.now().UTC()
 	value, err := json.Marshal(next)
 	if err != nil {
-		return fmt.Errorf("journal of operation %s: %w", next.ID, err)
+		return draft{}, fmt.Errorf("journal of operation %s: %w", en.id, err)
 	}
-	err = e.store.Update(func(tx store.Tx) error {
-		if err := tx.Put(bucketOperations, next.ID, value); err != nil || also == nil {
-			return err
-		}
-		return also(tx)
-	})
-	if err != nil {
-		return fmt.Errorf("journal of operation %s: %w", next.ID, err)
-	}
-	e.adopt(en, next, detail)
-	return nil
+	return draft{en, next, value}, nil
 }
 
 // adopt makes the record what readers see. Publishing under mu keeps an older

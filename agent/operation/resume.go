@@ -33,9 +33,7 @@ func (e *Engine) loadUnfinished() error {
 		// Cancelling a recovery would leave the truth unknown; the recovery
 		// opens the door where it can.
 		en.recovered, en.cancelled, en.progress = true, r.CancelRequested, r.Progress
-		if by := e.lockFor(en); by != nil {
-			e.log.Error("two unfinished operations on one instance", "operation", id, "holder", by.operation)
-		}
+		e.lockAgain(en)
 		e.live[id] = en
 		return nil
 	})

@@ -23,16 +23,19 @@ func (e *Engine) run(en *entry, fn Func) {
 	log := e.log.With("operation", op.ID(), "kind", op.Kind(), "instance", op.Ref().String())
 	log.Info("operation begins", "recovered", en.recovered)
 	var result json.RawMessage
-	err := guard("operation "+op.Kind(), func(r any) { log.Error("panic", "value", r, "stack", string(debug.Stack())) },
-		func() error {
-			v, err := fn(en.ctx, op)
-			if err == nil && v != nil {
-				if result, err = json.Marshal(v); err != nil {
-					err = fmt.Errorf("result: %w", err)
+	err := e.granted(en)
+	if err == nil {
+		err = guard("operation "+op.Kind(), func(r any) { log.Error("panic", "value", r, "stack", string(debug.Stack())) },
+			func() error {
+				v, err := fn(en.ctx, op)
+				if err == nil && v != nil {
+					if result, err = json.Marshal(v); err != nil {
+						err = fmt.Errorf("result: %w", err)
+					}
 				}
-			}
-			return err
-		})
+				return err
+			})
+	}
 	if err != nil && e.closing() {
 		// What failed may have failed because of the shutdown. The operation
 		// stays unfinished, its lock stays taken, and the next start decides.
@@ -52,9 +55,10 @@ func (e *Engine) run(en *entry, fn Func) {
 	log.Info("operation ended", "status", status, "error", err)
 }
 
-// outcome decides how an operation ended. A decision that someone must take
-// comes before a cancel: nothing may be undone then.
-func outcome(err error, cancelled bool) (status string, p *api.Problem) {
+// outcome decides how an operation ended, which was cancelled unless that is
+// nil. A decision that someone must take comes before a cancel: nothing may be
+// undone then.
+func outcome(err error, cancelled *api.Problem) (status string, p *api.Problem) {
 	if err == nil {
 		return api.StatusSucceeded, nil
 	}
@@ -75,10 +79,10 @@ func outcome(err error, cancelled bool) (status string, p *api.Problem) {
 	switch {
 	case p.Code == "needs-decision":
 		return api.StatusNeedsDecision, p
-	case cancelled:
-		c := api.NewProblem("cancelled", "%w", ErrCancelled).WithDisk(p.Disk).WithPhase(p.Phase)
+	case cancelled != nil:
+		c := cancelled.WithDisk(p.Disk).WithPhase(p.Phase)
 		// What the work said when it was stopped, unless it only said that.
-		if p.Detail != ErrCancelled.Error() && p.Detail != context.Canceled.Error() {
+		if p.Detail != c.Detail && p.Detail != ErrCancelled.Error() && p.Detail != context.Canceled.Error() {
 			c.Detail += ": " + p.Detail
 		}
 		c.Hint, c.Reasons = p.Hint, p.Reasons
@@ -87,12 +91,16 @@ func outcome(err error, cancelled bool) (status string, p *api.Problem) {
 	return api.StatusFailed, p
 }
 
-// ending closes the operation to Cancel, and tells whether one came before.
-func (o *Op) ending() (cancelled bool) {
+// ending closes the operation to Cancel, and gives what it ends with if one
+// came before.
+func (o *Op) ending() (cancelled *api.Problem) {
 	o.e.mu.Lock()
 	defer o.e.mu.Unlock()
 	o.en.ending = true
-	return o.en.cancelled
+	if !o.en.cancelled {
+		return nil
+	}
+	return o.en.cancelProblem()
 }
 
 // rollBack runs the undo functions in reverse, every one of them, and gives

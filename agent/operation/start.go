@@ -23,6 +23,8 @@ type Spec struct {
 	Request any
 	// NoLock: the instance is named but not locked.
 	NoLock bool
+	// Claim says whom the operation ends, and by whom it is ended; "" = Kind.
+	Claim Claim
 	// Cancellable from the beginning; see Op.NotCancellable.
 	Cancellable bool
 }
@@ -37,7 +39,11 @@ const maxKey = 255
 // Start journals an operation, with an fsync, and then runs fn on its own. It
 // returns the operation as it was journalled. The same idempotency key and
 // fingerprint give the operation that they gave the first time, whatever
-// became of it. Problems: "busy" names the operation that holds the instance,
+// became of it.
+//
+// Where a weaker operation holds the instance (see Claim), that one is
+// cancelled, and the new one runs when it has let go: until then it is pending,
+// in phase "waiting". Problems: "busy" names the operation that holds the instance,
 // "idempotency-reuse", "bad-request" for a request that is no JSON or a key
 // that is too long, "not-ready" while the engine closes. An error that is no
 // problem comes from the store, and then nothing runs.
@@ -57,19 +63,15 @@ func (e *Engine) Start(ctx context.Context, spec Spec, fn Func) (api.Operation, 
 	}
 	ctx, stop := context.WithTimeout(ctx, patience)
 	defer stop()
+	ref := api.Ref{Project: spec.Project, Name: spec.Instance}
 	for {
 		op, by, err := e.tryStart(ctx, spec, request, fn)
 		if by == nil {
 			return op, err
 		}
-		busy := by.busy(api.Ref{Project: spec.Project, Name: spec.Instance})
-		if by.operation != "" {
-			return api.Operation{}, busy
-		}
-		select {
-		case <-by.released:
-		case <-ctx.Done():
-			return api.Operation{}, busy
+		// A busy problem at once for an operation, in good time for short work.
+		if by.operation != "" || !e.lingers(ctx, ref, newHolder(holder{kind: spec.Kind}), by) {
+			return api.Operation{}, by.busy(ref)
 		}
 	}
 }
@@ -97,23 +99,15 @@ func (e *Engine) tryStart(ctx context.Context, spec Spec, request json.RawMessag
 			ID: id, Kind: spec.Kind, Project: spec.Project, Instance: spec.Instance,
 			Status: api.StatusPending, Steps: []api.Step{}, CreatedAt: now,
 		},
-		Request: request, Key: spec.Key.Key, NoLock: spec.NoLock,
+		Request: request, Key: spec.Key.Key, NoLock: spec.NoLock, Claim: spec.Claim,
 	})
 	en.cancellable = spec.Cancellable
-	if by := e.lockFor(en); by != nil {
+	ended, by := e.lockOrContest(en)
+	if by != nil {
+		en.cancel(nil)
 		return api.Operation{}, by, nil
 	}
-	err = e.journalOrdered(en, "accepted", func(*record) {}, func(tx store.Tx) error {
-		if spec.Key.Key == "" {
-			return nil
-		}
-		value, err := json.Marshal(keyRecord{Operation: id, Fingerprint: spec.Key.Fingerprint})
-		if err != nil {
-			return err
-		}
-		return tx.Put(bucketKeys, spec.Key.Key, value)
-	})
-	if err != nil {
+	if err := e.accept(en, spec.Key, ended); err != nil {
 		en.unlock()
 		en.cancel(err)
 		return api.Operation{}, nil, err
@@ -124,6 +118,40 @@ func (e *Engine) tryStart(ctx context.Context, spec Spec, request json.RawMessag
 	e.mu.Unlock()
 	e.work.Go(func() { e.run(en, fn) }) //nolint:contextcheck // an operation outlives its request: its context is the engine's
 	return op, nil, nil
+}
+
+// accept journals a new operation together with its idempotency key and the
+// orders to those that it ends: after a crash they must not go on either.
+func (e *Engine) accept(en *entry, key api.Idempotency, ended []*entry) error {
+	drafts, err := e.supersede(ended, en)
+	if err != nil {
+		return err
+	}
+	err = e.journalOrdered(en, "accepted", func(*record) {}, func(tx store.Tx) error {
+		for _, d := range drafts {
+			if err := tx.Put(bucketOperations, d.next.ID, d.value); err != nil {
+				return err
+			}
+		}
+		if key.Key == "" {
+			return nil
+		}
+		value, err := json.Marshal(keyRecord{Operation: en.id, Fingerprint: key.Fingerprint})
+		if err != nil {
+			return err
+		}
+		return tx.Put(bucketKeys, key.Key, value)
+	})
+	if err != nil {
+		return err
+	}
+	// Its place is taken only now: who was next before keeps it when the
+	// journal fails. Whatever the holder did meanwhile, the queue knows.
+	if en.waits {
+		e.locks.queue(en.about, en.hold, e.now())
+	}
+	e.end(drafts, en)
+	return nil
 }
 
 // earlier finds the operation that an idempotency key was used for.
@@ -157,18 +185,4 @@ func (e *Engine) newEntry(r record) *entry {
 	}
 	en.ctx, en.cancel = context.WithCancelCause(e.base)
 	return en
-}
-
-// lockFor takes the lock of the operation's instance, or tells who has it.
-func (e *Engine) lockFor(en *entry) *holder {
-	ref, ok := en.rec.ref()
-	if !ok {
-		return nil
-	}
-	h := &holder{operation: en.id, kind: en.kind}
-	if by := e.locks.try(ref, h); by != nil {
-		return by
-	}
-	en.unlock = e.locks.releaser(ref, h)
-	return nil
 }

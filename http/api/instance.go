@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // DefaultProject is the project of a request that names none.
 const DefaultProject = "default"
 
@@ -37,10 +39,28 @@ type Instance struct {
 	Snapshots int    `json:"snapshots,omitempty"`
 	Disks     []Disk `json:"disks,omitempty"`
 	Operation string `json:"operation,omitempty"`
+	// Lock is nil while nobody holds the instance.
+	Lock *Lock `json:"lock,omitempty"`
 	// Health is "ok", or "degraded" where HealthReasons tell why: an image that
 	// a disk stands on is gone or has changed.
 	Health        string   `json:"health"`
 	HealthReasons []string `json:"health_reasons,omitempty"`
+}
+
+// Lock says who holds an instance, since when, and who waits for it. Kind is
+// that of the operation, or what is done where there is none.
+type Lock struct {
+	Operation string    `json:"operation,omitempty"`
+	Kind      string    `json:"kind"`
+	Since     time.Time `json:"since"`
+	Waiters   []Waiter  `json:"waiters"`
+}
+
+// Waiter waits for an instance; the first of them is the next to have it.
+type Waiter struct {
+	Operation string    `json:"operation,omitempty"`
+	Kind      string    `json:"kind"`
+	Since     time.Time `json:"since"`
 }
 
 // Disk is one block device of an instance and what it stands on.

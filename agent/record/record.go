@@ -10,10 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
-	"github.com/google/renameio/v2"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/wherry-kvm/wherry/agent/durable"
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
@@ -38,14 +39,10 @@ func (d Dir) Write(r api.Record) error {
 	if err != nil {
 		return fmt.Errorf("encoding the record of %q: %w", r.Name, err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := durable.WriteFile(path, data); err != nil {
 		return fmt.Errorf("writing the record of %q: %w", r.Name, err)
 	}
-	if err := renameio.WriteFile(path, data, 0o600); err != nil {
-		return fmt.Errorf("writing the record of %q: %w", r.Name, err)
-	}
-	// The first record of a project makes the project's folder too.
-	return errors.Join(syncFolder(filepath.Dir(path)), syncFolder(string(d)))
+	return nil
 }
 
 // Read gives the record of an instance, or [ErrNotFound].
@@ -91,12 +88,24 @@ func (d Dir) Remove(ref api.Ref) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(path); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
+	if err := durable.Remove(path); err != nil {
 		return fmt.Errorf("removing the record of %q: %w", ref, err)
 	}
-	return syncFolder(filepath.Dir(path))
+	return nil
+}
+
+// Tidy removes what interrupted writes of the record have left: it holds the
+// same secrets. What is younger than the given time may be a write that is
+// under way, and stays.
+func (d Dir) Tidy(ref api.Ref, before time.Time) error {
+	path, err := d.path(ref)
+	if err != nil {
+		return err
+	}
+	if err := durable.Tidy(path, before); err != nil {
+		return fmt.Errorf("tidying up the record of %q: %w", ref, err)
+	}
+	return nil
 }
 
 // List gives every record that can be read, and the errors of those that
@@ -131,17 +140,4 @@ func (d Dir) path(ref api.Ref) (string, error) {
 		}
 	}
 	return filepath.Join(string(d), ref.Project, ref.Name+".yaml"), nil
-}
-
-// syncFolder makes a rename or an unlink durable: renameio syncs the file only.
-func syncFolder(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("syncing %s: %w", path, err)
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", path, err)
-	}
-	return nil
 }

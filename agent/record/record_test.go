@@ -141,3 +141,21 @@ func TestOfAnotherInstance(t *testing.T) {
 		t.Errorf("got %+v, %v; want ErrNotFound", r, err)
 	}
 }
+
+// What an interrupted write left holds secrets.
+func TestTidy(t *testing.T) {
+	dir, ref := record.Dir(t.TempDir()), api.Ref{Name: "vm1"}
+	must(t, dir.Write(sample("default", "vm1")))
+	left := filepath.Join(string(dir), "default", ".vm1.yaml4711")
+	must(t, os.WriteFile(left, []byte("secret"), 0o600))
+	must(t, dir.Tidy(ref, time.Now().Add(time.Hour)))
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v; want it gone", err)
+	}
+	if _, err := dir.Read(ref); err != nil {
+		t.Error(err)
+	}
+	if err := dir.Tidy(api.Ref{Name: "../vm1"}, time.Now()); err == nil {
+		t.Error("a name led out of the folder")
+	}
+}

@@ -1,6 +1,7 @@
 package template
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -19,20 +20,47 @@ func (r *Registry) OpenContent(id string) (*os.File, Template, error) {
 	if t.Removed() {
 		return nil, t, fmt.Errorf("template %q was removed: %w", id, ErrNotFound)
 	}
+	file, err := r.open(t)
+	return file, t, err
+}
+
+// OpenDigest is OpenContent for whoever knows the bytes ("sha256:..."): any
+// ready copy with them will do, also one that a tombstone keeps for volumes
+// that stand on it.
+func (r *Registry) OpenDigest(digest string) (*os.File, Template, error) {
+	err := fmt.Errorf("no template with the digest %s: %w", digest, ErrNotFound)
+	for _, t := range r.List() {
+		if digest == "" || t.Digest != digest {
+			continue
+		}
+		file, openErr := r.open(t)
+		if openErr == nil {
+			return file, t, nil
+		}
+		if errors.Is(openErr, ErrNotReady) {
+			err = openErr // it may be, later
+		}
+	}
+	return nil, Template{}, err
+}
+
+// open opens one of a template's ready copies, after a look whether it is
+// still what was published.
+func (r *Registry) open(t Template) (*os.File, error) {
 	for _, c := range t.Copies {
 		if c.State != StateReady {
 			continue
 		}
 		if file, err := os.OpenFile(c.Path, os.O_RDONLY|unix.O_NOFOLLOW, 0); err == nil {
 			if info, err := file.Stat(); err == nil && isCopy(info, c, t.Size) {
-				return file, t, nil
+				return file, nil
 			}
 			file.Close()
 		}
 		gone := fault.New(fault.Changed, "the file %q is gone or another one", c.Path)
-		if err := r.lost(id, c, StateMissing, gone); err != nil {
-			return nil, t, err
+		if err := r.lost(t.ID, c, StateMissing, gone); err != nil {
+			return nil, err
 		}
 	}
-	return nil, t, fmt.Errorf("template %q: %w", id, ErrNotReady)
+	return nil, fmt.Errorf("template %q: %w", t.ID, ErrNotReady)
 }

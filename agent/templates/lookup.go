@@ -93,13 +93,11 @@ func (s *Service) DropRef(ctx context.Context, volume string) error {
 	return s.Registry.RemoveRef(ctx, volume)
 }
 
-// Stage brings a template from a peer and gives the path of its copy here.
+// Stage brings a template to this host, from the peer that needs it here, from
+// another one, or from its URL, and gives the path of its copy.
 func (s *Service) Stage(ctx context.Context, l api.StageLayer, report func(done, total int64)) (string, error) {
 	if path, _, ok := s.ReadyByDigest(l.Layer.Digest); ok {
 		return path, nil
-	}
-	if l.SyncFrom == "" {
-		return "", fmt.Errorf("the source did not say where it serves template %q", l.Template)
 	}
 	spec := template.Spec{ID: l.Template, Checksum: l.Layer.Digest, Digest: l.Layer.Digest, Format: l.Layer.Format, Pool: l.Pool, SyncFrom: l.SyncFrom}
 	if l.Record != nil {
@@ -108,6 +106,10 @@ func (s *Service) Stage(ctx context.Context, l api.StageLayer, report func(done,
 			// It is over what the URL serves, which may be packed.
 			spec.Checksum = l.Record.Checksum
 		}
+	}
+	// Here the same bytes may be known by another checksum.
+	if t, ok := s.Registry.Lookup(l.Template); ok && t.Digest == l.Layer.Digest {
+		spec.Checksum = t.Checksum
 	}
 	t, err := s.Registry.Import(ctx, spec, report)
 	if err != nil {

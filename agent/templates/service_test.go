@@ -261,48 +261,6 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// A template that a linked clone needs is brought from the source first.
-func TestStage(t *testing.T) {
-	content := []byte("content of the source")
-	layer := func() api.StageLayer {
-		return api.StageLayer{Template: "rocky9", Pool: "default", SyncFrom: "https://a:8470", Layer: api.Layer{Path: "/at/a", Format: "raw", Digest: sum(content)},
-			Record: &api.Template{URL: "file:///images/rocky9", DirectDownload: true}}
-	}
-	w := newWorld(t)
-	from := &fakePeer{offer: templates.Offer{Digest: sum(content), Format: "raw", Size: int64(len(content))}, served: content}
-	w.Peers.Dial = func(url string) (templates.Peer, error) {
-		if url != "https://a:8470" {
-			t.Errorf("dialled %s", url)
-		}
-		return from, nil
-	}
-	none := layer()
-	none.SyncFrom = ""
-	if _, err := w.Stage(t.Context(), none, nil); err == nil {
-		t.Error("staged from nowhere")
-	}
-	from.served = []byte("content of somebody e")
-	if _, err := w.Stage(t.Context(), layer(), nil); err == nil {
-		t.Error("other bytes were accepted")
-	}
-	from.served = content
-	path, err := w.Stage(t.Context(), layer(), nil)
-	must(t, err)
-	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, content) {
-		t.Errorf("copy %q, %v", b, err)
-	}
-	if direct, known := w.Direct("rocky9"); !direct || !known {
-		t.Errorf("direct %v, known %v; the flag goes with the template", direct, known)
-	}
-	// The same bytes are here already, under whatever name: nobody is asked.
-	w.Peers.Dial = func(string) (templates.Peer, error) { t.Error("dialled"); return nil, errors.New("no") }
-	again := layer()
-	again.Template = "other-name"
-	if at, err := w.Stage(t.Context(), again, nil); err != nil || at != path {
-		t.Errorf("again: %s, %v", at, err)
-	}
-}
-
 // The download of an agent that was killed is done by the next start.
 func TestRecover(t *testing.T) {
 	w := newWorld(t)

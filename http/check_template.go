@@ -52,30 +52,13 @@ func (f *faults) image(field, v string) {
 	}
 }
 
-// isMetalink tells whether the URL is that of a list of mirrors (RFC 5854) by
-// its name, which is all there is before it is fetched.
-func isMetalink(v string) bool {
-	u, err := url.Parse(v)
-	if err != nil {
-		return false
-	}
-	ext := strings.ToLower(path.Ext(u.Path))
-	return ext == ".meta4" || ext == ".metalink"
-}
-
 func checkTemplate(r api.TemplateRequest) (f faults) {
 	f.id("id", r.ID)
 	// A peer may be the only one to ask.
 	if r.URL != "" || r.SyncFrom == "" {
 		f.image("url", r.URL)
 	}
-	switch {
-	case r.Checksum == "" && isMetalink(r.URL): // it carries digests of its own
-	case r.Checksum == "":
-		f.add("checksum", "is missing: an image is never taken on trust; only a Metalink (.meta4, .metalink) brings its own")
-	default:
-		f.match(checksumPattern, "checksum", r.Checksum, "must be md5:, sha1:, sha256: or sha512: and the digest in hexadecimal")
-	}
+	f.match(checksumPattern, "checksum", r.Checksum, "must be md5:, sha1:, sha256: or sha512: and the digest in hexadecimal; an image is never taken on trust")
 	f.given("format", r.Format)
 	f.oneOf("format", r.Format, "qcow2", "raw")
 	f.pool("pool", r.Pool)

@@ -44,9 +44,9 @@ by itself; "wherry template list" says when.`,
 		},
 	}
 	cmd.RunE = a.withAgent(func(ctx context.Context, g agent, args []string) error {
-		// Neither is ever guessed. Which checksum will do is for the agent to say.
-		if r.Format == "" {
-			return usagef(cmd, "--format is needed: qcow2 or raw")
+		// An image is never taken on trust, nor its format guessed.
+		if r.Checksum == "" || r.Format == "" {
+			return usagef(cmd, "--checksum and --format are needed")
 		}
 		var err error
 		if r.Headers, err = headerMap(headers); err != nil {
@@ -60,7 +60,7 @@ by itself; "wherry template list" says when.`,
 		return a.finishTemplate(ctx, g, r.ID, "register template "+r.ID, op, err, noWait)
 	})
 	f := cmd.Flags()
-	f.StringVar(&r.Checksum, "checksum", "", "digest of the file as it is served, packed or not: sha256:HEX or sha512:HEX\n(md5: and sha1: too); a Metalink may do without")
+	f.StringVar(&r.Checksum, "checksum", "", "digest of the image as it is served, packed or not: sha256:HEX or sha512:HEX\n(md5: and sha1: too)")
 	f.StringVar(&r.Format, "format", "", "qcow2 or raw")
 	f.StringVar(&r.Pool, "pool", "", "pool of the copy (default: the agent's)")
 	f.BoolVar(&r.DirectDownload, "direct-download", false, "every host fetches it by itself: what stands on it migrates as a full clone")

@@ -62,7 +62,7 @@ func Unpack(r io.Reader, limit int64) (unpacked io.Reader, kind string, err erro
 	case Gzip:
 		from, err = newGzip(b)
 	case XZ:
-		from, err = xz.NewReader(bufio.NewReaderSize(io.TeeReader(b, newXZGuard()), readSize))
+		from, err = xz.NewReader(bufio.NewReaderSize(&guarded{b, newXZGuard()}, readSize))
 	case Zstd:
 		from, err = zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // Bounds of an xz file.
@@ -37,6 +38,21 @@ type xzGuard struct {
 	index        int64 // bytes of the index so far
 	numbers      uint64
 	number       []byte
+}
+
+// guarded reads what a guard has let pass. (A TeeReader gives away the bytes
+// before the error that they caused.)
+type guarded struct {
+	from  io.Reader
+	guard *xzGuard
+}
+
+func (g *guarded) Read(p []byte) (int, error) {
+	n, err := g.from.Read(p)
+	if _, refused := g.guard.Write(p[:n]); refused != nil {
+		return 0, refused
+	}
+	return n, err
 }
 
 func newXZGuard() *xzGuard {

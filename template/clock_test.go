@@ -53,6 +53,30 @@ func (c *clock) advance(d time.Duration) {
 	})
 }
 
+// pass lets time pass once Run waits for it, and waits until Run waits again.
+// Those in between, which were woken by something else, do not count.
+func (c *clock) pass(d time.Duration) {
+	c.idle()
+	for len(c.set) > 0 {
+		<-c.set
+	}
+	c.advance(d)
+	c.idle()
+}
+
+// idle waits until somebody waits.
+func (c *clock) idle() {
+	for {
+		c.mu.Lock()
+		n := len(c.alarms)
+		c.mu.Unlock()
+		if n > 0 {
+			return
+		}
+		<-c.set
+	}
+}
+
 // running runs a registry's own attempts until the end of the test, or until
 // stop is called, which is the end of the agent.
 func running(t testing.TB, h *host) (stop func()) {

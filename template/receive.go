@@ -205,8 +205,7 @@ func (in *inflow) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// watched sees whether an origin was asked more than once, and ends a read of
-// it that does not look at its context.
+// watched sees whether the bytes of an origin come in one piece.
 type watched struct {
 	source.Origin
 	pieced *bool
@@ -214,22 +213,8 @@ type watched struct {
 
 func (w *watched) Open(ctx context.Context, at source.At) (source.Stream, error) {
 	s, err := w.Origin.Open(ctx, at)
-	if err != nil {
-		return s, err
+	if err == nil {
+		*w.pieced = s.Offset > 0
 	}
-	*w.pieced = s.Offset > 0
-	s.ReadCloser = &interruptible{s.ReadCloser, context.AfterFunc(ctx, func() { _ = s.ReadCloser.Close() })}
-	return s, nil
-}
-
-type interruptible struct {
-	io.ReadCloser
-	stop func() bool
-}
-
-func (i *interruptible) Close() error {
-	if !i.stop() {
-		return nil // closed already
-	}
-	return i.ReadCloser.Close()
+	return s, err
 }

@@ -1,0 +1,229 @@
+package template_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/wherry-kvm/wherry/template"
+	"github.com/wherry-kvm/wherry/template/fault"
+	"github.com/wherry-kvm/wherry/template/source"
+)
+
+// halves is a server of content that sends only a part of it, and then waits
+// for the client to go, until it is whole.
+type halves struct {
+	*site
+	mu      sync.Mutex
+	content []byte
+	part    int // bytes that are sent; all of them when 0
+	etag    string
+	lie     bool // ranges are of the content, whatever the validator says
+	ranges  []string
+	sent    chan struct{} // closed when the part was sent
+}
+
+func newHalves(t testing.TB, content []byte, part int) *halves {
+	s := &halves{content: content, part: part, etag: `"one"`, sent: make(chan struct{})}
+	s.site = serve(t, s.answer)
+	return s
+}
+
+func (s *halves) answer(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	content, part := s.content, s.part
+	s.ranges = append(s.ranges, r.Header.Get("Range"))
+	w.Header().Set("ETag", s.etag)
+	if s.lie {
+		w.Header().Set("ETag", r.Header.Get("If-Range"))
+	}
+	s.mu.Unlock()
+	if part == 0 {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+		return
+	}
+	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+	send(w, content[:part])
+	w.(http.Flusher).Flush()
+	close(s.sent)
+	<-r.Context().Done()
+}
+
+func (s *halves) become(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+	s.part, s.ranges = 0, nil
+}
+
+// stopped fetches half of what a server has, as an agent that stops then.
+func stopped(t *testing.T, h *host, s *halves, sp template.Spec) {
+	t.Helper()
+	_, err := h.Register(t.Context(), sp)
+	must(t, err)
+	ctx, stop := context.WithCancelCause(t.Context())
+	ended := make(chan error, 1)
+	come := make(chan struct{})
+	var once sync.Once
+	go func() {
+		ended <- h.Fetch(ctx, sp.ID, func(done, _ int64) {
+			if done >= int64(s.part) {
+				once.Do(func() { close(come) })
+			}
+		})
+	}()
+	<-come
+	stop(errStop)
+	wantErr(t, <-ended, errStop)
+	_, c := h.copyOf(sp.ID)
+	if c.State != template.StatePending || c.RetryAt == nil || c.Code != "" || c.FailedSince != nil || !strings.Contains(c.Message, "the agent stopped") {
+		t.Fatalf("copy of a stopped agent: %+v", c)
+	}
+	if left := h.inPool(); len(left) != 1 || filepath.Join(h.pool, left[0]) != c.Partial {
+		t.Fatalf("pool of a stopped agent: %v, partial %q", left, c.Partial)
+	}
+	h.reopen()
+}
+
+// What came before the agent stopped is not asked for again, and the image is
+// the same.
+func TestResumeAfterAStop(t *testing.T) {
+	content := raw(1, 8<<20)
+	for name, tt := range map[string]struct {
+		change func(*halves)
+		ranges []string
+		digest string
+	}{
+		"same content": {
+			change: func(*halves) {},
+			ranges: []string{"bytes=3145728-"},
+		},
+		"other content under the same checksum's name": {
+			// The server says so: it has another validator, and gives all of it.
+			change: func(s *halves) { s.etag = `"two"` },
+			ranges: []string{"bytes=3145728-"},
+		},
+		"server without a validator": {
+			change: func(s *halves) { s.etag = "" },
+			ranges: []string{"bytes=3145728-"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, u := newHost(t), newUntil(t)
+			h.change = func(o *template.Options) { o.Notify = u.notify }
+			h.reopen()
+			s := newHalves(t, content, 3<<20)
+			stopped(t, h, s, spec("rocky9", s.URL, content))
+			s.become(func() { tt.change(s) })
+			// Nobody asks: the next start goes on by itself.
+			running(t, h)
+			if c := u.state(template.StateReady); c.Partial != "" || c.FailedSince != nil {
+				t.Errorf("copy %+v", c)
+			}
+			if diff := cmp.Diff(tt.ranges, s.ranges); diff != "" {
+				t.Errorf("ranges: %s", diff)
+			}
+			file, _, err := h.OpenContent("rocky9")
+			must(t, err)
+			defer file.Close()
+			back, err := os.ReadFile(file.Name())
+			must(t, err)
+			if !bytes.Equal(back, content) {
+				t.Error("content differs")
+			}
+			if diff := cmp.Diff([]string{published(content, "raw")}, h.inPool()); diff != "" {
+				t.Errorf("pool: %s", diff)
+			}
+		})
+	}
+}
+
+// A server that sends the rest of other content, and lies about it, is found
+// out by the checksum, and gets a second chance to give all at once.
+func TestResumeOfALie(t *testing.T) {
+	old, content := raw(1, 8<<20), raw(2, 8<<20)
+	for _, right := range []bool{true, false} {
+		t.Run(fmt.Sprintf("in the end right %t", right), func(t *testing.T) {
+			h := newHost(t)
+			s := newHalves(t, old, 3<<20)
+			stopped(t, h, s, spec("rocky9", s.URL, content))
+			s.become(func() {
+				s.lie = true
+				if right {
+					s.content = content
+				}
+			})
+			err := h.Fetch(t.Context(), "rocky9", nil)
+			if diff := cmp.Diff([]string{"bytes=3145728-", ""}, s.ranges); diff != "" {
+				t.Errorf("ranges: %s", diff)
+			}
+			if right {
+				must(t, err)
+				return
+			}
+			if f := wantFault(t, err, fault.Checksum, fault.Source); !f.Permanent {
+				t.Error("wrong in full, and yet tried again")
+			}
+		})
+	}
+}
+
+// What was begun from one origin is not gone on with from another, nor for
+// another checksum.
+func TestResumeOnlyOfTheSame(t *testing.T) {
+	content := raw(1, 8<<20)
+	h := newHost(t)
+	s := newHalves(t, content, 3<<20)
+	sp := spec("rocky9", s.URL, content)
+	stopped(t, h, s, sp)
+	other := newHalves(t, content, 0)
+	sp.URL = other.URL
+	must(t, errOf(h.Register(t.Context(), sp)))
+	must(t, h.Fetch(t.Context(), "rocky9", nil))
+	if diff := cmp.Diff([]string{""}, other.ranges); diff != "" {
+		t.Errorf("ranges: %s", diff)
+	}
+}
+
+// An operator who cancels what a stopped agent had begun sees it gone.
+func TestCancelAfterAStop(t *testing.T) {
+	content := raw(1, 8<<20)
+	h := newHost(t)
+	s := newHalves(t, content, 3<<20)
+	stopped(t, h, s, spec("rocky9", s.URL, content))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantErr(t, h.Fetch(ctx, "rocky9", nil), context.Canceled)
+	_, err := h.Remove(t.Context(), "rocky9")
+	must(t, err)
+	if left := h.inPool(); len(left) != 0 {
+		t.Errorf("left in the pool: %v", left)
+	}
+}
+
+// A sync goes on after a stop as well.
+func TestResumeOfASync(t *testing.T) {
+	content := raw(1, 8<<20)
+	h := newHost(t)
+	s := newHalves(t, content, 3<<20)
+	found, err := h.download.Resolve(t.Context(), source.Request{URL: s.URL})
+	must(t, err)
+	h.peers = found.Origins
+	sp := spec("rocky9", "", content)
+	sp.SyncFrom = "https://peer:8470"
+	stopped(t, h, s, sp)
+	s.become(func() {})
+	must(t, h.Fetch(t.Context(), "rocky9", nil))
+	if diff := cmp.Diff([]string{"bytes=3145728-"}, s.ranges); diff != "" {
+		t.Errorf("ranges: %s", diff)
+	}
+}

@@ -1,0 +1,240 @@
+package template_test
+
+import (
+	"bytes"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/wherry-kvm/wherry/template"
+	"github.com/wherry-kvm/wherry/template/fault"
+)
+
+// until waits for what a registry tells of a template.
+type until struct {
+	t     testing.TB
+	tells chan template.Template
+}
+
+func newUntil(t testing.TB) *until { return &until{t, make(chan template.Template, 1000)} }
+
+func (u *until) notify(t template.Template) { u.tells <- t }
+
+func (u *until) copy(what string, match func(template.Copy) bool) template.Copy {
+	u.t.Helper()
+	for {
+		select {
+		case t := <-u.tells:
+			if i := slices.IndexFunc(t.Copies, match); i >= 0 {
+				return t.Copies[i]
+			}
+		case <-time.After(30 * time.Second):
+			u.t.Fatalf("never told: %s", what)
+		}
+	}
+}
+
+func (u *until) state(state string) template.Copy {
+	u.t.Helper()
+	return u.copy(state, func(c template.Copy) bool { return c.State == state })
+}
+
+// flaky answers 503 until it is told to be well.
+func flaky(t testing.TB, content []byte) (s *site, well *atomic.Bool) {
+	well = &atomic.Bool{}
+	return serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if !well.Load() {
+			http.Error(w, "later", http.StatusServiceUnavailable)
+			return
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	}), well
+}
+
+// Attempts come 1, 2, 4, 5 and 5 minutes after each failure, go on counting
+// over a restart of the agent, and end with the first that succeeds.
+func TestRetriesByItself(t *testing.T) {
+	h, u, content := newHost(t), newUntil(t), raw(1, 1<<20)
+	k := &clock{now: start, set: make(chan time.Duration, 1000)}
+	h.change = func(o *template.Options) { o.Now, o.After, o.Notify = k.Now, k.After, u.notify }
+	h.reopen()
+	site, well := flaky(t, content)
+	_, err := h.Register(t.Context(), spec("rocky9", site.URL, content))
+	must(t, err)
+	wantFault(t, h.Fetch(t.Context(), "rocky9", nil), fault.HTTPStatus, fault.Source)
+	first := u.state(template.StateFailed)
+	stop := running(t, h)
+	for i, gap := range []time.Duration{1, 2, 4, 5, 5} {
+		c := first
+		if i > 0 {
+			c = u.copy("another failure", func(c template.Copy) bool { return c.State == template.StateFailed && c.Attempts == i+1 })
+		}
+		if c.Attempts != i+1 || !c.RetryAt.Equal(k.Now().Add(gap*time.Minute)) || !c.FailedSince.Equal(start) || int(site.requests.Load()) != i+1 {
+			t.Fatalf("after attempt %d at %s: %+v, %d requests", i+1, k.Now(), c, site.requests.Load())
+		}
+		if i == 2 {
+			stop()
+			h.reopen()
+			stop = running(t, h)
+		}
+		if i == 4 {
+			well.Store(true)
+		}
+		k.pass(gap*time.Minute - time.Nanosecond)
+		if n := int(site.requests.Load()); n != i+1 {
+			t.Fatalf("attempt %d came early", n)
+		}
+		k.pass(time.Nanosecond)
+	}
+	if c := u.state(template.StateReady); c.Attempts != 6 || c.FailedSince != nil || c.RetryAt != nil || c.Code != "" {
+		t.Errorf("at last: %+v", c)
+	}
+}
+
+// What fell due while the agent was down is brought at once, but not all in
+// the same instant.
+func TestOverdueRetriesAreSpread(t *testing.T) {
+	h, u := newHost(t), newUntil(t)
+	k := &clock{now: start, set: make(chan time.Duration, 1000)}
+	h.change = func(o *template.Options) { o.Now, o.After, o.Notify = k.Now, k.After, u.notify }
+	h.reopen()
+	var sites []*site
+	for i := range 3 {
+		content := raw(uint64(i), 4096)
+		site, well := flaky(t, content)
+		id := string(rune('a' + i))
+		_, err := h.Register(t.Context(), spec(id, site.URL, content))
+		must(t, err)
+		wantFault(t, h.Fetch(t.Context(), id, nil), fault.HTTPStatus, fault.Source)
+		well.Store(true)
+		sites = append(sites, site)
+	}
+	h.reopen()
+	k.advance(time.Hour)
+	running(t, h)
+	for i := range sites {
+		u.state(template.StateReady)
+		ready := 0
+		for _, s := range sites {
+			ready += int(s.requests.Load()) - 1
+		}
+		if ready != i+1 {
+			t.Errorf("%d attempts after %d s", ready, i)
+		}
+		k.pass(time.Second)
+	}
+}
+
+func TestPermanentFailuresAreNotRetried(t *testing.T) {
+	h, u, content := newHost(t), newUntil(t), raw(1, 4096)
+	k := &clock{now: start, set: make(chan time.Duration, 1000)}
+	h.change = func(o *template.Options) { o.Now, o.After, o.Notify = k.Now, k.After, u.notify }
+	h.reopen()
+	served := raw(2, 4096)
+	site := serve(t, func(w http.ResponseWriter, _ *http.Request) { send(w, served) })
+	_, err := h.Register(t.Context(), spec("rocky9", site.URL, content))
+	must(t, err)
+	wantFault(t, h.Fetch(t.Context(), "rocky9", nil), fault.Checksum, fault.Source)
+	h.reopen()
+	running(t, h)
+	k.pass(time.Hour)
+	if n := site.requests.Load(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+	// Asking helps, and begins a new row.
+	served = content
+	must(t, h.Fetch(t.Context(), "rocky9", nil))
+	if _, c := h.copyOf("rocky9"); c.State != template.StateReady || c.Attempts != 1 || c.Permanent {
+		t.Errorf("copy %+v", c)
+	}
+}
+
+// A copy whose file is gone comes back by itself, and the time of its failure
+// goes with it.
+func TestLostCopyComesBack(t *testing.T) {
+	h, u, content := newHost(t), newUntil(t), raw(1, 4096)
+	h.change = func(o *template.Options) { o.Notify = u.notify }
+	h.reopen()
+	site := serveBytes(t, content)
+	_, c := h.ready(spec("a", site.URL, content))
+	running(t, h)
+	replace(t, c.Path, raw(3, 4096))
+	if _, _, err := h.OpenContent("a"); err == nil {
+		t.Error("opened what is not the template")
+	}
+	missing := u.state(template.StateMissing)
+	if missing.Code != fault.Changed || missing.Class != fault.Local || missing.FailedSince == nil || missing.Message == "" {
+		t.Errorf("copy %+v", missing)
+	}
+	if c := u.state(template.StateReady); c.FailedSince != nil || c.Attempts != 1 || site.requests.Load() != 2 {
+		t.Errorf("copy %+v, %d requests", c, site.requests.Load())
+	}
+	file, _, err := h.OpenContent("a")
+	must(t, err)
+	file.Close()
+}
+
+func TestDownloadsAtOnce(t *testing.T) {
+	h, u := newHost(t), newUntil(t)
+	h.change = func(o *template.Options) { o.Downloads, o.Notify = 1, u.notify }
+	h.reopen()
+	a, b := raw(1, 4096), raw(2, 4096)
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	first := serve(t, func(w http.ResponseWriter, _ *http.Request) { close(begun); <-proceed; send(w, a) })
+	second := serveBytes(t, b)
+	for id, s := range map[string]template.Spec{"a": spec("a", first.URL, a), "b": spec("b", second.URL, b)} {
+		_, err := h.Register(t.Context(), s)
+		must(t, err)
+		_ = id
+	}
+	ends := make(chan error, 2)
+	go func() { ends <- h.Fetch(t.Context(), "a", nil) }()
+	<-begun
+	go func() { ends <- h.Fetch(t.Context(), "b", nil) }()
+	waits := u.copy("waiting", func(c template.Copy) bool { return c.Message == "waiting: 1 downloads at once" })
+	if waits.State != template.StatePending || second.requests.Load() != 0 {
+		t.Errorf("%+v, %d requests", waits, second.requests.Load())
+	}
+	close(proceed)
+	must(t, <-ends)
+	must(t, <-ends)
+	if diff := cmp.Diff([]int32{1, 1}, []int32{first.requests.Load(), second.requests.Load()}); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Removing a template takes the download of it down.
+func TestRemoveWhileFetched(t *testing.T) {
+	h, content := newHost(t), raw(1, 4<<20)
+	begun := make(chan struct{})
+	site := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "4194304")
+		send(w, content[:2<<20])
+		w.(http.Flusher).Flush()
+		close(begun)
+		<-r.Context().Done()
+	})
+	_, err := h.Register(t.Context(), spec("rocky9", site.URL, content))
+	must(t, err)
+	fetched := make(chan error, 1)
+	go func() { fetched <- h.Fetch(t.Context(), "rocky9", nil) }()
+	<-begun
+	got, err := h.Remove(t.Context(), "rocky9")
+	must(t, err)
+	if !got.Removed() || len(got.Copies) != 0 {
+		t.Errorf("removed as %+v", got)
+	}
+	wantErr(t, <-fetched, template.ErrNotFound)
+	if left := h.inPool(); len(left) != 0 {
+		t.Errorf("left in the pool: %v", left)
+	}
+	// The id can be used again at once.
+	must(t, errOf(h.Register(t.Context(), spec("rocky9", serveBytes(t, content).URL, content))))
+	must(t, h.Fetch(t.Context(), "rocky9", nil))
+}
+
+func errOf(_ template.Template, err error) error { return err }

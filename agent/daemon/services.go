@@ -95,19 +95,7 @@ func (d *daemon) registry(s *services, siblings *templates.Peers) (*template.Reg
 		Store: d.store, DefaultPool: c.Pool, MaxSize: c.MaxSize, Downloads: c.Downloads, Bandwidth: c.Bandwidth,
 		Backoff: template.Backoff{First: c.RetryFirst, Max: c.RetryMax}, Stopping: operation.ErrShutdown,
 		Peers: siblings.Origins, Log: d.log.With("part", "template"),
-		Pools: func(ctx context.Context) ([]template.Pool, error) {
-			h, err := s.host.Host(ctx)
-			if err != nil {
-				return nil, err
-			}
-			var out []template.Pool
-			for _, p := range h.Pools {
-				if p.Active && p.Path != "" {
-					out = append(out, template.Pool{Name: p.Name, Path: p.Path})
-				}
-			}
-			return out, nil
-		},
+		Pools:   templatePools(s.host.Host, d.hv.Up),
 		Fetcher: source.NewDownload(source.Options{IdleTimeout: c.IdleTimeout, AllowAddress: allow, Authorities: authorities, Files: c.FileFolders}),
 		Intake:  intake.New(intake.Options{MaxVirtualSize: c.MaxVirtualSize}),
 		// Bytes from peers are counted where they travel: holes are no bytes there.

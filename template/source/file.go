@@ -112,10 +112,13 @@ func (c *fileContent) Read(p []byte) (int, error) {
 		return 0, fault.Of(context.Cause(c.ctx))
 	}
 	n, err := c.file.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = fault.Of(err)
+	switch {
+	case err == nil || errors.Is(err, io.EOF):
+		return n, err
+	case c.ctx.Err() != nil: // and so somebody closed the file meanwhile
+		err = context.Cause(c.ctx)
 	}
-	return n, err
+	return n, fault.Of(err)
 }
 
 func (c *fileContent) Close() error { return c.file.Close() }

@@ -1,6 +1,7 @@
 package source_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -96,4 +97,19 @@ func TestFileThatShrinks(t *testing.T) {
 	if got, err := io.ReadAll(r); err != nil || string(got) != content[:4] {
 		t.Errorf("%q, %v", got, err)
 	}
+}
+
+func TestFileIsInterrupted(t *testing.T) {
+	folder := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(folder, "a.raw"), []byte(content), 0o600))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stream, err := origin(t, download(source.Options{Files: []string{folder}}), "file://"+folder+"/a.raw", nil).Open(ctx, source.At{})
+	must(t, err)
+	cancel(fault.New(fault.Interrupted, "the agent stops"))
+	_, err = stream.Read(make([]byte, 1))
+	wantFault(t, err, fault.Interrupted, "the agent stops")
+	must(t, stream.Close())
+	// Whoever interrupts may close the file as well, at the same time.
+	_, err = stream.Read(make([]byte, 1))
+	wantFault(t, err, fault.Interrupted, "the agent stops")
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -81,26 +82,36 @@ func (c *client) send(r *http.Request) (*http.Response, error) {
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }, // after TLS
 	})
 	response, err := c.transport.RoundTrip(r.WithContext(ctx))
-	if err == nil {
-		return response, nil
-	}
-	var late interface{ Timeout() bool }
-	f := fault.Of(err)
-	_, numbered := errors.AsType[syscall.Errno](err)
 	switch {
+	case err == nil:
+		return response, nil
 	case r.Context().Err() != nil:
-		return nil, fault.Of(context.Cause(r.Context()))
-	case f.Code == fault.Unresolvable || f.Code == fault.TLS || f.Code == fault.Address:
-	case errors.As(err, &late) && late.Timeout() && !connected.Load() && !numbered:
-		return nil, fault.New(fault.Unreachable, "no connection to %s in %s: %w", r.URL.Host, c.connect, err)
-	case errors.As(err, &late) && late.Timeout() && !numbered:
-		return nil, fault.New(fault.Idle, "no answer from %s in %s: %w", r.URL.Host, c.header, err)
-	case errors.Is(err, io.EOF):
-		return nil, fault.New(fault.ConnectionLost, "%s closed the connection without an answer: %w", r.URL.Host, err)
-	case f.Code == fault.Internal && !numbered && f.Err == err: //nolint:errorlint // whether it is unclassified, not what it is
-		return nil, fault.New(fault.Protocol, "the answer of %s is not understood: %w", r.URL.Host, err)
+		err = context.Cause(r.Context())
+	default:
+		err = c.unanswered(err, r.URL.Host, connected.Load())
 	}
-	return nil, f
+	return nil, fault.Of(err)
+}
+
+// unanswered words the errors that know least of themselves.
+func (c *client) unanswered(err error, host string, connected bool) error {
+	var late interface{ Timeout() bool }
+	_, numbered := errors.AsType[syscall.Errno](err)
+	_, judged := errors.AsType[*fault.Fault](err)
+	code := fault.Of(err).Code
+	switch {
+	case numbered || judged || code == fault.Unresolvable || code == fault.TLS:
+		return err
+	case errors.As(err, &late) && late.Timeout() && !connected:
+		return fault.New(fault.Unreachable, "no connection to %s in %s: %w", host, c.connect, err)
+	case errors.As(err, &late) && late.Timeout():
+		return fault.New(fault.Idle, "no answer from %s in %s: %w", host, c.header, err)
+	case errors.Is(err, io.EOF):
+		return fault.New(fault.ConnectionLost, "%s closed the connection without an answer: %w", host, err)
+	case code == fault.Internal:
+		return fault.New(fault.Protocol, "the answer of %s is not understood: %w", host, err)
+	}
+	return err
 }
 
 // answered makes a fault of an answer that is no content.
@@ -108,7 +119,7 @@ func answered(r *http.Response, from io.Reader, secret []string) error {
 	text, _ := io.ReadAll(io.LimitReader(from, 16<<10)) // what came of it will do
 	status := fault.Clean(r.Status, 80)
 	words := fmt.Sprintf("%s from %s", status, redacted(r.Request.URL))
-	if t := excerpt(string(text), status, slicesWith(secret, r.Request.URL)); t != "" {
+	if t := excerpt(string(text), status, slices.Concat(secret, secrets(r.Request.URL, nil))); t != "" {
 		words += ": " + t
 	}
 	return fault.New(fault.HTTPStatus, "%w", &statusError{r.StatusCode, words})

@@ -40,10 +40,6 @@ func secrets(u *url.URL, headers map[string]string) []string {
 	return out
 }
 
-func slicesWith(secret []string, u *url.URL) []string {
-	return append(slices.Clone(secret), secrets(u, nil)...)
-}
-
 var (
 	unseen = regexp.MustCompile(`(?is)<(script|style|head)\b.*?</(script|style|head)\s*>|<!--.*?-->`)
 	title  = regexp.MustCompile(`(?is)<title\b[^>]*>(.*?)</title`)

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/wherry-kvm/wherry/template/digest"
 )
 
 func FuzzContentRange(f *testing.F) {
@@ -46,12 +48,17 @@ func FuzzMetalink(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if m.size < -1 || len(m.hashes) > len(algorithms) {
+		if m.size < -1 || len(m.hashes) > 4 {
 			t.Errorf("%+v", m)
 		}
 		for i, h := range m.hashes {
-			algorithm, digits, _ := strings.Cut(h, ":")
-			if strings.Trim(digits, "0123456789abcdef") != "" || i > 0 && strength(algorithm) <= strength(strings.Split(m.hashes[i-1], ":")[0]) {
+			name, _ := digest.Split(h)
+			stronger := digest.Strength(name) + 1
+			if i > 0 {
+				before, _ := digest.Split(m.hashes[i-1])
+				stronger = digest.Strength(before)
+			}
+			if digest.Check(h) != nil || digest.Strength(name) >= stronger {
 				t.Errorf("hashes %q", m.hashes)
 			}
 		}
@@ -73,15 +80,6 @@ func FuzzMetalink(f *testing.F) {
 			}
 		}
 	})
-}
-
-func strength(algorithm string) int {
-	for i, a := range algorithms {
-		if a.name == algorithm {
-			return i
-		}
-	}
-	return -1
 }
 
 // Whatever netip reads is read so; and whatever else is taken for an address

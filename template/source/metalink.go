@@ -3,14 +3,15 @@ package source
 import (
 	"bytes"
 	"cmp"
-	"encoding/hex"
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
 
+	"github.com/wherry-kvm/wherry/template/digest"
 	"github.com/wherry-kvm/wherry/template/fault"
 )
 
@@ -153,35 +154,30 @@ func (u xmlURL) priority() int {
 	return last
 }
 
-// algorithms by strength, with the length of their hex digits.
-var algorithms = []struct {
-	name   string
-	digits int
-}{{"sha512", 128}, {"sha256", 64}, {"sha1", 40}, {"md5", 32}}
-
 // checksums gives the hashes that are known here, strongest first. Others are
 // left out; a malformed or contradicting one is a fault, because leaving it
 // out would make the check weaker than the document means it.
 func checksums(all []xmlHash) ([]string, error) {
+	found := map[int]string{} // by strength
+	for _, h := range all {
+		// "sha-256" in version 4, "sha256" in version 3.
+		name := strings.ReplaceAll(strings.ToLower(strings.TrimSpace(h.Type)), "-", "")
+		strength := digest.Strength(name)
+		if strength < 0 {
+			continue
+		}
+		sum := name + ":" + strings.ToLower(strings.TrimSpace(h.Value))
+		if digest.Check(sum) != nil {
+			return nil, fault.New(fault.Protocol, "the Metalink's hash of the type %s is malformed", name)
+		}
+		if other, twice := found[strength]; twice && other != sum {
+			return nil, fault.New(fault.Protocol, "the Metalink has two different hashes of the type %s", name)
+		}
+		found[strength] = sum
+	}
 	var out []string
-	for _, a := range algorithms {
-		found := ""
-		for _, h := range all {
-			if strings.ReplaceAll(strings.ToLower(strings.TrimSpace(h.Type)), "-", "") != a.name {
-				continue
-			}
-			value := strings.ToLower(strings.TrimSpace(h.Value))
-			if _, err := hex.DecodeString(value); err != nil || len(value) != a.digits {
-				return nil, fault.New(fault.Protocol, "the Metalink's hash of the type %s is malformed", a.name)
-			}
-			if found != "" && found != value {
-				return nil, fault.New(fault.Protocol, "the Metalink has two different hashes of the type %s", a.name)
-			}
-			found = value
-		}
-		if found != "" {
-			out = append(out, a.name+":"+found)
-		}
+	for _, strength := range slices.Backward(slices.Sorted(maps.Keys(found))) {
+		out = append(out, found[strength])
 	}
 	return out, nil
 }

@@ -5,9 +5,9 @@ import (
 	"io"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 
+	"github.com/wherry-kvm/wherry/template/digest"
 	"github.com/wherry-kvm/wherry/template/fault"
 )
 
@@ -100,7 +100,8 @@ func (o *httpOrigin) openMirrors(ctx context.Context, doc Stream, at At) (Stream
 	return Stream{}, fault.Join(failed...)
 }
 
+// strong tells whether nobody can make other bytes of the same checksum.
 func strong(checksum string) bool {
-	algorithm, _, _ := strings.Cut(checksum, ":")
-	return slices.Contains([]string{"sha512", "sha256"}, algorithm)
+	name, _ := digest.Split(checksum)
+	return digest.Strength(name) >= digest.Strength(digest.SHA256)
 }

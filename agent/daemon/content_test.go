@@ -231,8 +231,9 @@ func TestContentIsGoneOnWith(t *testing.T) {
 	if strings.Join(s.asked, " ") != strings.Repeat(s.template.Digest+" ", 2)+s.template.Digest {
 		t.Errorf("asked for %q; want the digest, three times", s.asked)
 	}
-	if n := int(r.received.Load()); n < data || n > data+64<<10 {
-		t.Errorf("%d bytes came for %d of data", n, data)
+	n := int(r.received.Load())
+	if n < data || n > data+64<<10 || in.Travelled() != int64(n) {
+		t.Errorf("%d bytes came for %d of data, %d by the reader's count", n, data, in.Travelled())
 	}
 }
 

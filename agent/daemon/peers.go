@@ -156,7 +156,7 @@ func (p content) Content(ctx context.Context, id string, offset int64, digest st
 	if err != nil {
 		return templates.Content{}, unreachable(err)
 	}
-	return templates.Content{ReadCloser: coded{c}, Offer: templates.Offer(c.ContentInfo), Offset: c.Offset}, nil
+	return templates.Content{ReadCloser: coded{c}, Offer: templates.Offer(c.ContentInfo), Offset: c.Offset, Travelled: c.Travelled}, nil
 }
 
 // coded gives the errors of a stream the codes of a call's.

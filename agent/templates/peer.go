@@ -33,4 +33,7 @@ type Content struct {
 	io.ReadCloser
 	Offer
 	Offset int64
+	// Travelled gives how many bytes have come over the network so far; nil: as
+	// many as were read.
+	Travelled func() int64
 }

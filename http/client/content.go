@@ -50,9 +50,10 @@ type Content struct {
 	ContentInfo
 	Offset int64
 
-	in   *extents.Reader
-	body io.Closer
-	lost func(error) error
+	in        *extents.Reader
+	body      io.Closer
+	travelled *counted
+	lost      func(error) error
 }
 
 // TemplateOffer asks what TemplateContent would bring, and whether it would.
@@ -103,9 +104,10 @@ func (c *Client) content(resp *http.Response, want ContentRequest) (*Content, er
 	if got := resp.Header.Get("Content-Type"); got != extents.MediaType {
 		return nil, api.NewProblem("peer-failed", "agent %q sent template %q as %q", c.address, want.ID, got)
 	}
-	out := &Content{body: resp.Body, lost: func(err error) error { return c.broken(want.ID, err) }}
+	out := &Content{body: resp.Body, travelled: &counted{Reader: resp.Body, hear: want.Received},
+		lost: func(err error) error { return c.broken(want.ID, err) }}
 	var err error
-	if out.in, err = extents.NewReader(&counted{resp.Body, want.Received}); err != nil {
+	if out.in, err = extents.NewReader(out.travelled); err != nil {
 		return nil, out.lost(err)
 	}
 	out.ContentInfo, out.Offset = info(resp, out.in.Size()), out.in.Start()
@@ -143,13 +145,19 @@ func (c *Content) Read(p []byte) (int, error) {
 // Close ends the stream, read or not.
 func (c *Content) Close() error { return c.body.Close() }
 
+// Travelled gives how many bytes of the stream have come so far: less than
+// what was read where there are holes, more where some is still to be read.
+func (c *Content) Travelled() int64 { return c.travelled.n }
+
 type counted struct {
 	io.Reader
 	hear func(int64)
+	n    int64
 }
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
+	c.n += int64(n)
 	if c.hear != nil && n > 0 {
 		c.hear(int64(n))
 	}

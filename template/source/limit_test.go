@@ -30,6 +30,35 @@ func TestLimit(t *testing.T) {
 	})
 }
 
+// sparse is a content of which every tenth byte travels, a hundred ahead of
+// what is read.
+type sparse struct {
+	io.Reader
+	read int64
+}
+
+func (s *sparse) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	s.read += int64(n)
+	return n, err
+}
+
+func (s *sparse) Travelled() int64 { return 100 + s.read/10 }
+
+// Holes cost nothing, and what is buffered on the way is paid once.
+func TestLimitOfWhatTravels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		n, err := io.Copy(io.Discard, source.Limit(t.Context(), &sparse{Reader: bytes.NewReader(make([]byte, 100_000))}, rate.NewLimiter(1000, 100)))
+		if err != nil || n != 100_000 {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		if took := time.Since(begin); took != 10*time.Second {
+			t.Errorf("took %s", took)
+		}
+	})
+}
+
 // Two that share a limit get no more together.
 func TestLimitIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -46,6 +46,7 @@ type Reader struct {
 	start    int64
 	offset   int64 // of the next byte
 	brought  int64 // bytes of this connection
+	earlier  int64 // bytes that travelled on the connections before it
 	restarts int
 	hungUp   bool // stream is closed
 	pending  bool // a restart that the caller has not been told of
@@ -79,6 +80,15 @@ func (r *Reader) Total() int64 { return r.stream.Total }
 
 // MediaType is what the origin calls the content: a hint.
 func (r *Reader) MediaType() string { return r.stream.MediaType }
+
+// Travelled is how many bytes have come over the network so far: fewer than
+// were read where the origin leaves holes out.
+func (r *Reader) Travelled() int64 {
+	if r.stream.Travelled != nil {
+		return r.earlier + r.stream.Travelled()
+	}
+	return r.earlier + r.brought
+}
 
 // Close ends the connection.
 func (r *Reader) Close() error {
@@ -148,7 +158,7 @@ func (r *Reader) reconnect(why *fault.Fault) error {
 
 // take goes on with a new stream, unless it brings nothing new again.
 func (r *Reader) take(next Stream, why *fault.Fault) error {
-	r.brought = 0
+	r.earlier, r.brought = r.Travelled(), 0
 	if next.Offset != r.offset {
 		if r.restarts++; r.restarts > maxRestarts || next.Offset != 0 {
 			_ = next.Close() // nothing is wanted of it

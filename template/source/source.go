@@ -28,6 +28,9 @@ type Stream struct {
 	io.ReadCloser
 	Offset int64
 	Validator
+	// Travelled gives how many bytes have come over the network so far, from an
+	// origin that leaves holes out; nil: as many as were read.
+	Travelled func() int64
 	// MediaType is what the origin calls the content, such as "text/html". It
 	// is a hint for people: many servers call images so.
 	MediaType string

@@ -64,10 +64,16 @@ func run(ctx context.Context, l limits, e *export, program string, args ...strin
 	if err != nil {
 		return outcome{}, err
 	}
-	defer ours.Close()
-	stdout, stderr := &head{limit: l.output}, &head{limit: maxStderr}
+	defer func() { _ = ours.Close() }() // a second time does nothing
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	stdout, stderr := &head{limit: l.output, strict: true}, &head{limit: maxStderr}
 	cmd := command(ctx, cred, l, theirs, args)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
+
+	// Whatever this process was given, or a library opened without O_CLOEXEC, is
+	// none of the child's business.
+	_ = unix.CloseRange(socketFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) // old kernels cannot
 
 	// The death signal is tied to the thread that starts the child.
 	runtime.LockOSThread()
@@ -79,13 +85,16 @@ func run(ctx context.Context, l limits, e *export, program string, args ...strin
 	}
 	served := make(chan error, 1)
 	go func() {
-		served <- e.serve(ours)
-		// Who waits for an answer that will not come ends now.
-		ours.Close()
+		err := e.serve(ours)
+		if errors.Is(err, errGreedy) || errors.Is(err, errProtocol) || errors.Is(err, errUnreadable) {
+			stop(err) // nothing that it does from now on is of interest
+		}
+		_ = ours.Close()
+		served <- err
 	}()
 	reap(cmd.Process.Pid)
 	err = cmd.Wait()
-	ours.Close()
+	_ = ours.Close()
 	out := outcome{stdout: stdout.buf.Bytes(), stderr: stderr.buf.Bytes(), overflow: stdout.over,
 		wait: err, cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), served: <-served}
 	out.opened = e.opened
@@ -162,16 +171,23 @@ func socketPair() (ours net.Conn, theirs *os.File, err error) {
 	return ours, theirs, nil
 }
 
-// head keeps the first limit bytes and swallows the rest.
+// head keeps the first limit bytes. A strict one takes no more: os/exec then
+// closes the pipe, and who goes on talking ends. Else the rest is swallowed.
 type head struct {
-	buf   bytes.Buffer
-	limit int
-	over  bool
+	buf    bytes.Buffer
+	limit  int
+	strict bool
+	over   bool
 }
 
 func (h *head) Write(p []byte) (int, error) {
 	room := h.limit - h.buf.Len()
 	h.over = h.over || len(p) > room
 	h.buf.Write(p[:min(len(p), room)])
+	if h.over && h.strict {
+		return 0, errTalk
+	}
 	return len(p), nil
 }
+
+var errTalk = errors.New("too much output")

@@ -21,6 +21,12 @@ var errDeadline = errors.New("deadline")
 func verdict(o outcome, l limits, deadline time.Duration) error {
 	exit, exited := errors.AsType[*exec.ExitError](o.wait)
 	switch {
+	case errors.Is(o.served, errUnreadable):
+		return o.served
+	case errors.Is(o.served, errGreedy):
+		return refuse("qemu-img wants to read more than %d bytes of it to open it", l.reads)
+	case errors.Is(o.served, errProtocol):
+		return fault.New(fault.Internal, "qemu-img did not ask for the image as it should: %v", o.served)
 	case errors.Is(o.ended, errDeadline):
 		// A busy host looks the same: not for good.
 		f := fault.New(fault.Image, "image refused: qemu-img does not come to an end with it within %v", deadline)
@@ -28,22 +34,20 @@ func verdict(o outcome, l limits, deadline time.Duration) error {
 		return f
 	case o.ended != nil:
 		return o.ended
-	case errors.Is(o.served, errUnreadable):
-		return o.served
-	case errors.Is(o.served, errGreedy):
-		return refuse("qemu-img wants to read more than %d bytes of it to open it", l.reads)
-	case o.cpu >= time.Duration(l.cpu)*time.Second:
-		return refuse("qemu-img takes more than %d s of processor time to open it", l.cpu)
 	case !o.opened:
 		return fault.New(fault.Internal, "qemu-img did not look at the image: %s", complaint(o))
-	case o.wait == nil && !o.overflow:
+	case o.overflow:
+		return refuse("qemu-img says more than %d bytes about it", l.output)
+	case o.wait == nil:
 		return nil
+	case exited && signalled(exit) == syscall.SIGKILL && o.cpu >= time.Duration(l.cpu)*time.Second/2:
+		// It was the kernel that killed it. Its clock of the limit counts
+		// ticks, that of the bill time: they differ, most of all on a busy host.
+		return refuse("qemu-img takes more than %d s of processor time to open it", l.cpu)
 	case exited && signalled(exit) == syscall.SIGKILL:
 		return fault.New(fault.Internal, "qemu-img was killed while it looked at the image")
 	case exited && signalled(exit) != 0:
 		return refuse("qemu-img crashes on it (%v)", signalled(exit))
-	case o.overflow:
-		return refuse("qemu-img says more than %d bytes about it", l.output)
 	case exited:
 		return refuse("qemu-img cannot open it: %s", complaint(o))
 	}

@@ -54,12 +54,13 @@ func (h *Header) parseExtensions(b []byte) error {
 			return headerErrorf("extension area ends inside a record")
 		}
 		kind, length := be.Uint32(b), int64(be.Uint32(b[4:]))
-		if kind == extensionEnd {
-			return nil
-		}
 		b = b[8:]
+		// QEMU looks at the length before it looks what it is of.
 		if length > int64(len(b)) {
 			return headerErrorf("extension %#x of %d bytes is too long", kind, length)
+		}
+		if kind == extensionEnd {
+			return nil
 		}
 		if seen[kind] {
 			return headerErrorf("extension %#x occurs twice", kind)

@@ -150,6 +150,7 @@ func TestReadHeaderRefuses(t *testing.T) {
 		"data file name with a NUL":           func(b image) { b.extension(112, 0x44415441, "a\x00b") },
 		"data file name too long":             func(b image) { b.extension(112, 0x44415441, strings.Repeat("d", 1024)) },
 		"extension beyond the cluster":        func(b image) { b.u32(112, 0x12345678); b.u32(116, 64*kib) },
+		"end of extensions with a length":     func(b image) { b.u32(116, 64*kib) },
 		"extension into the backing name":     func(b image) { b.backing("base"); b.u32(112, 0x12345678); b.u32(116, 4096-112-7) },
 		"extension area ends inside a record": func(b image) { b.u64(8, 116); b.u32(16, 4) },
 		"snapshots beyond every bound":        func(b image) { b.u32(60, 65537) },

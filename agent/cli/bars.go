@@ -174,7 +174,7 @@ func partText(p api.PartProgress, m *meter) string {
 		text += "  " + config.FormatSize(rate) + "/s"
 	}
 	if eta, known := m.eta(p.BytesTotal); known && p.BytesDone < p.BytesTotal {
-		text += "  " + durationText(eta) + " left"
+		text += "  " + etaText(eta) + " left"
 	}
 	return text
 }

@@ -76,7 +76,7 @@ func templateEventText(e api.TemplateEvent) string {
 	if e.Volume != "" {
 		return fmt.Sprintf("%s: %s", e.Volume, cmp.Or(e.State, "stands on it no more"))
 	}
-	text := e.State
+	text := cmp.Or(e.State, "gone")
 	if e.Pool != "" {
 		text += " in " + e.Pool
 	}

@@ -13,9 +13,10 @@ func TestTemplateEvents(t *testing.T) {
 		"gone  failed in default (unresolvable): no such host, again at 2026-11-21T10:01:00Z": {
 			ID: "gone", Pool: "default", State: api.CopyFailed, Code: "unresolvable", Class: "source", Message: "no such host", Attempts: 1, RetryAt: &retryAt,
 		},
-		"rocky9  ready in default":                        {ID: "rocky9", Pool: "default", State: api.CopyReady},
-		"rocky9  /images/vm1.qcow2: found":                {ID: "rocky9", Pool: "default", State: api.RefFound, Volume: "/images/vm1.qcow2"},
-		"rocky9  /images/vm1.qcow2: stands on it no more": {ID: "rocky9", Pool: "default", Volume: "/images/vm1.qcow2"},
+		"rocky9  gone in default: it was ready, and was deleted": {ID: "rocky9", Pool: "default", Message: "it was ready, and was deleted"},
+		"rocky9  ready in default":                               {ID: "rocky9", Pool: "default", State: api.CopyReady},
+		"rocky9  /images/vm1.qcow2: found":                       {ID: "rocky9", Pool: "default", State: api.RefFound, Volume: "/images/vm1.qcow2"},
+		"rocky9  /images/vm1.qcow2: stands on it no more":        {ID: "rocky9", Pool: "default", Volume: "/images/vm1.qcow2"},
 	} {
 		var out bytes.Buffer
 		a := newApp(strings.NewReader(""), &out, &out)

@@ -101,7 +101,7 @@ func progressText(p api.Progress, elapsed time.Duration) string {
 	}
 	text := fmt.Sprintf("%.0f%%, %s of %s", math.Floor(p.Percent), config.FormatSize(p.BytesDone), config.FormatSize(p.BytesTotal)) + rateText(p.Rate)
 	if p.ETA != nil {
-		text += ", " + durationText(p.ETA.Std()) + " left"
+		text += ", " + etaText(p.ETA.Std()) + " left"
 	}
 	return text
 }
@@ -111,6 +111,11 @@ func rateText(rate int64) string {
 		return ""
 	}
 	return ", " + config.FormatSize(rate) + "/s"
+}
+
+// etaText is in whole seconds: it is an estimate.
+func etaText(d time.Duration) string {
+	return durationText(max(d.Round(time.Second), time.Second))
 }
 
 // durationText rounds to what a person reads: 230ms, 2.1s, 3m20s.

@@ -41,9 +41,16 @@ func templateResult(w io.Writer, op api.Operation, t api.Template) {
 		t.Format, config.FormatSize(t.VirtualSize))
 	for _, c := range t.Copies {
 		if c.State == api.CopyReady {
-			fmt.Fprintf(w, "  %s\t%s, %s on disk\n", c.Pool, c.Path, config.FormatSize(c.Allocated))
+			fmt.Fprintf(w, "  %s\t%s%s\n", c.Pool, c.Path, onDisk(c))
 		}
 	}
+}
+
+func onDisk(c api.TemplateCopy) string {
+	if c.Allocated == 0 {
+		return ""
+	}
+	return ", " + config.FormatSize(c.Allocated) + " on disk"
 }
 
 func migrateResult(w io.Writer, op api.Operation, r api.MigrateResult) {

@@ -25,10 +25,20 @@ func (a *app) finishTemplate(ctx context.Context, g agent, id, what string, op a
 	}
 	for _, c := range t.Copies {
 		if c.State == api.CopyFailed {
+			// They say more than the hint, which knows no copy.
+			if p, ok := errors.AsType[*api.Problem](err); ok {
+				p.Hint = ""
+			}
 			f.facts = append(f.facts, fact{"fault", faultText(c)}, fact{"retry", retryAdvice(t.ID, c, a.now())})
 		}
 	}
 	return err
+}
+
+// settings are the keys of the configuration that a code may be about.
+var settings = map[string]string{
+	"address": "templates.allow_addresses", "file-folder": "templates.file_folders", "too-large": "templates.max_size",
+	"idle": "templates.idle_timeout", "tls": "templates.ca",
 }
 
 // faultText says whose fault a failure is, with the code for programs.
@@ -41,7 +51,11 @@ func faultText(c api.TemplateCopy) string {
 	if c.Code == "" || whose == "" {
 		return c.Code + whose
 	}
-	return whose + " (" + c.Code + ")"
+	text := whose + " (" + c.Code + ")"
+	if key := settings[c.Code]; key != "" {
+		text += "; setting: " + key
+	}
+	return text
 }
 
 func retryAdvice(id string, c api.TemplateCopy, now time.Time) string {

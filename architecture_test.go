@@ -19,13 +19,13 @@ type pkg struct {
 	ImportPath, Name, Dir string
 	Standard              bool
 	GoFiles, CgoFiles     []string
-	Deps                  []string
+	Imports, Deps         []string
 }
 
 // list asks the go command about packages.
 func list(t *testing.T, args ...string) (out []pkg) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-tags", "lab", "-json=ImportPath,Name,Dir,Standard,GoFiles,CgoFiles,Deps"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-tags", "lab", "-json=ImportPath,Name,Dir,Standard,GoFiles,CgoFiles,Imports,Deps"}, args...)...)
 	b, err := cmd.Output()
 	if err != nil {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -73,6 +73,39 @@ func TestLeavesImportNoAgent(t *testing.T) {
 	}
 	if len(seen) != len(leaves) {
 		t.Errorf("looked at %v; want all of %v", seen, leaves)
+	}
+}
+
+// below says on which packages of ours each part of template may stand. The
+// registry knows the parts and none knows the registry, but for intake, whose
+// interface is the registry's.
+var below = map[string][]string{
+	"template":                {"template/digest", "template/fault", "template/partial", "template/sniff", "template/source"},
+	"template/fault":          {},
+	"template/digest":         {},
+	"template/sniff":          {},
+	"template/source":         {"template/digest", "template/fault", "template/sniff"},
+	"template/partial":        {"template/digest", "template/fault", "template/source"},
+	"template/intake":         {"template", "template/fault", "template/sniff", "volume"},
+	"template/intake/hostile": {"template/fault"},
+}
+
+func TestPartsOfTemplateStandOnEachOtherInOrder(t *testing.T) {
+	packages := list(t, "./template/...")
+	for _, p := range packages {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		allowed, known := below[name]
+		if !known {
+			t.Errorf("%s has no place in the order", name)
+		}
+		for _, i := range p.Imports {
+			if on, ours := strings.CutPrefix(i, module+"/"); ours && !slices.Contains(allowed, on) {
+				t.Errorf("%s stands on %s", name, on)
+			}
+		}
+	}
+	if len(packages) != len(below) {
+		t.Errorf("%d packages; want all %d of the order", len(packages), len(below))
 	}
 }
 

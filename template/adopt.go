@@ -54,7 +54,7 @@ func (a *attempt) adopt(path, want string) (bool, error) {
 		return false, err
 	}
 	owned := a.owns(path, a.bad)
-	return true, a.ready(done{path: path, inode: a.bad, owned: owned, digest: want, stamp: StampOf(info), image: image})
+	return true, a.ready(done{path: path, inode: a.bad, owned: owned, digest: want, stamp: StampOf(info), allocated: allocated(info), image: image})
 }
 
 // owns tells whether this registry published the file at path.

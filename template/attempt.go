@@ -37,8 +37,10 @@ func (r *Registry) attempt(f *flight, j job) error {
 	if err != nil {
 		return err
 	}
-	if c, ok := t.Ready(j.pool); ok && intact(c, t.Size) == nil {
-		return nil
+	if c, ok := t.Ready(j.pool); ok {
+		if became, _, err := look(c, t.Size); err == nil && became < altered {
+			return nil
+		}
 	}
 	a := &attempt{Registry: r, job: j, f: f, ctx: f.ctx, t: t}
 	err = a.run()
@@ -79,7 +81,7 @@ func (a *attempt) run() error {
 			c.Attempts = 0
 		}
 		c.Attempts++
-		c.State, c.RetryAt = StatePending, nil
+		c.State, c.RetryAt, c.Collected = StatePending, nil, false
 		c.clearFault()
 	})
 	if err != nil {

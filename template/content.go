@@ -6,8 +6,6 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/wherry-kvm/wherry/template/fault"
 )
 
 // OpenContent opens a ready copy for reading, and gives its template. The
@@ -51,16 +49,19 @@ func (r *Registry) open(t Template) (*os.File, error) {
 		if c.State != StateReady {
 			continue
 		}
-		if file, err := os.OpenFile(c.Path, os.O_RDONLY|unix.O_NOFOLLOW, 0); err == nil {
-			if info, err := file.Stat(); err == nil && isCopy(info, c, t.Size) {
-				return file, nil
-			}
-			file.Close()
+		if !r.looksUsable(t, c) {
+			continue
 		}
-		gone := fault.New(fault.Changed, "the file %q is gone or another one", c.Path)
-		if err := r.lost(t.ID, c, StateMissing, gone); err != nil {
-			return nil, err
+		file, err := os.OpenFile(c.Path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		if err != nil {
+			r.usable(t.ID, c, unchanged, err)
+			continue
 		}
+		// Another one may have come between the two looks.
+		if info, err := file.Stat(); err == nil && r.opened(t, c, info) {
+			return file, nil
+		}
+		file.Close()
 	}
 	return nil, fmt.Errorf("template %q: %w", t.ID, ErrNotReady)
 }

@@ -107,7 +107,7 @@ func TestWrongBytesOfOurs(t *testing.T) {
 	must(t, os.Chmod(before.Path, 0o644))
 	must(t, os.Truncate(before.Path, 1<<19))
 	h.reopen()
-	if _, c := h.copyOf("a"); c.State != template.StateMissing {
+	if _, c := h.copyOf("a"); c.State != template.StateFailed {
 		t.Fatalf("copy %+v", c)
 	}
 	must(t, h.Fetch(t.Context(), "a", nil))

@@ -49,12 +49,13 @@ func (r *Registry) ByPath(path string) (Template, Copy, bool) {
 	return r.find(func(_ Template, c Copy) bool { return c.Path == path })
 }
 
-// ByDigest gives a ready copy with these bytes ("sha256:...") and format. Any
-// format will do for "".
+// ByDigest gives a ready copy with these bytes ("sha256:...") and format that
+// still looks as it did. Any format will do for "".
 func (r *Registry) ByDigest(digest, format string) (Template, Copy, bool) {
 	digest = strings.ToLower(digest)
 	return r.find(func(t Template, c Copy) bool {
-		return digest != "" && t.Digest == digest && c.State == StateReady && (format == "" || t.Format == format)
+		return digest != "" && t.Digest == digest && c.State == StateReady && (format == "" || t.Format == format) &&
+			r.looksUsable(t, c)
 	})
 }
 

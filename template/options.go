@@ -73,6 +73,8 @@ type Options struct {
 	// Received is told of bytes of content as they come, and from where:
 	// [FromURL], [FromPeer] or [FromHost]. It must not block.
 	Received func(from string, bytes int64)
+	// Tending is what becomes of copies that are ready.
+	Tending Tending
 }
 
 // Defaults of [Options].
@@ -109,4 +111,5 @@ func (o *Options) defaults() {
 	if o.Received == nil {
 		o.Received = func(string, int64) {}
 	}
+	o.Tending.defaults()
 }

@@ -114,8 +114,8 @@ func (o hostOrigin) Open(_ context.Context, at source.At) (source.Stream, error)
 		return source.Stream{}, &fault.Fault{Code: fault.Peer, Class: fault.Source, Err: err}
 	}
 	info, err := file.Stat()
-	if err == nil && !isCopy(info, o.c, o.size) {
-		err = fmt.Errorf("%q was replaced by another file", o.c.Path)
+	if err == nil && compare(o.c, o.size, info) >= altered {
+		err = fmt.Errorf("%q was changed", o.c.Path)
 	}
 	if err == nil {
 		_, err = file.Seek(at.Offset, io.SeekStart)

@@ -72,7 +72,7 @@ func (a *attempt) publish() error {
 		return a.ours(fault.Occupied, err)
 	}
 	// After the rename, which changes the ctime.
-	is.stamp = StampOf(found)
+	is.stamp, is.allocated = StampOf(found), allocated(found)
 	return a.ready(is)
 }
 
@@ -84,8 +84,10 @@ type done struct {
 	adopted bool // it lay there
 	digest  string
 	stamp   Stamp
-	image   ImageInfo
-	note    string // for people
+	// allocated is what it takes on disk.
+	allocated int64
+	image     ImageInfo
+	note      string // for people
 }
 
 // place renames the image to its name.
@@ -157,7 +159,7 @@ func (a *attempt) ready(is done) error {
 		t.Digest, t.Size, t.VirtualSize = is.digest, is.stamp.Size, is.image.VirtualSize
 		c.clearFault()
 		c.State, c.Progress, c.Message, c.FailedSince, c.RetryAt = StateReady, 100, is.note, nil, nil
-		c.Path, c.Inode, c.Owned, c.Stamp, c.LastUsed = is.path, is.inode, is.owned, is.stamp, &now
+		c.Path, c.Inode, c.Owned, c.Stamp, c.Allocated, c.LastUsed = is.path, is.inode, is.owned, is.stamp, is.allocated, &now
 		if left == nil {
 			c.Partial, c.PartialInode = "", 0
 		}

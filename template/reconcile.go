@@ -2,10 +2,8 @@ package template
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -28,9 +26,6 @@ func (r *Registry) reconcile() error {
 			_, err := r.changeLocked(id, func(into *Template) error { *into = t; return nil })
 			errs = append(errs, err)
 		}
-		if err := r.collect(id); err != nil {
-			r.log.Warn("copies of a removed template not deleted", "template", id, "error", err)
-		}
 	}
 	return errors.Join(errs...)
 }
@@ -39,16 +34,19 @@ func (r *Registry) reconcileCopy(t Template, c *Copy) (changed bool) {
 	before, now := *c, r.now().UTC()
 	switch c.State {
 	case StateReady:
-		if why := intact(*c, t.Size); why != nil {
-			c.lose(StateMissing, fault.Of(why), now)
-			r.log.Warn("template copy missing", "template", t.ID, "path", c.Path, "error", why)
+		// One that may only have been written to is read by the first look of
+		// Tend.
+		became, _, err := look(*c, t.Size)
+		if state, why := verdict(*c, became, err); why != nil {
+			c.lose(state, why, now)
+			r.log.Warn("template copy lost", "template", t.ID, "path", c.Path, "error", why)
 		}
 	case StateDownloading, StateSyncing, StateVerifying:
 		// What came of it is kept, and the attempt goes on with that.
 		c.interrupt(now)
 	case StatePending, StateMissing:
 		// Whoever asked for it is gone with the last run.
-		if c.RetryAt == nil {
+		if c.RetryAt == nil && !c.Collected && !t.Removed() {
 			c.RetryAt = &now
 		}
 	}
@@ -79,29 +77,6 @@ func (c *Copy) lose(state string, why *fault.Fault, now time.Time) {
 	c.FailedSince, c.RetryAt, c.Attempts = &now, &now, 0
 }
 
-// lost has a copy that was ready, and is none any more, brought again: by Run,
-// from a peer or else from its URL. state is missing where the file is gone,
-// failed where its bytes are others. A copy that changed meanwhile stays as it
-// is.
-func (r *Registry) lost(id string, was Copy, state string, why *fault.Fault) error {
-	return r.changeCopy(id, was.Pool, func(_ *Template, c *Copy) {
-		if c.State == StateReady && c.Inode == was.Inode {
-			c.lose(state, why, r.now().UTC())
-		}
-	})
-}
-
-// repair has a copy that is not ready brought as soon as Run gets to it,
-// however long it would otherwise wait.
-func (r *Registry) repair(id, pool string) error {
-	return r.changeCopy(id, pool, func(_ *Template, c *Copy) {
-		if c.State != StateReady {
-			now := r.now().UTC()
-			c.RetryAt = &now
-		}
-	})
-}
-
 // forgetAbsent drops the marks of files that are not there. An inode number is
 // soon used again, and must not make somebody else's file ours.
 func (c *Copy) forgetAbsent() {
@@ -113,20 +88,4 @@ func (c *Copy) forgetAbsent() {
 	if inode, err := inodeOf(c.Path); errors.Is(err, fs.ErrNotExist) || err == nil && inode != c.Inode {
 		c.Path, c.Inode, c.Owned = "", 0, false
 	}
-}
-
-// intact tells whether the published file still lies there.
-func intact(c Copy, size int64) error {
-	info, err := os.Lstat(c.Path)
-	if err != nil {
-		return err
-	}
-	if !isCopy(info, c, size) {
-		return fmt.Errorf("%q was replaced by another file", c.Path)
-	}
-	return nil
-}
-
-func isCopy(info fs.FileInfo, c Copy, size int64) bool {
-	return info.Mode().IsRegular() && infoInode(info) == c.Inode && info.Size() == size
 }

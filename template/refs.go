@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -20,63 +21,106 @@ func (r *Registry) AddRef(ctx context.Context, id string, ref Ref) error {
 
 // UpdateRef moves the ref of oldVolume to ref.Volume, where there is one, and
 // inserts it where there is none.
-func (r *Registry) UpdateRef(_ context.Context, oldVolume, id string, ref Ref) error {
+//
+// A volume that has no ref yet may only come to stand on a copy that is ready:
+// ErrNotReady.
+func (r *Registry) UpdateRef(ctx context.Context, oldVolume, id string, ref Ref) error {
 	ref.Template, ref.Volume, oldVolume = id, filepath.Clean(ref.Volume), filepath.Clean(oldVolume)
 	if !filepath.IsAbs(ref.Volume) {
 		return fmt.Errorf("template %q: volume %q is no absolute path", id, ref.Volume)
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	before, err := r.updateRef(oldVolume, id, ref)
+	r.mu.Unlock()
+	if err == nil && before {
+		r.collectNow(ctx)
+	}
+	return err
+}
+
+// updateRef tells whether a ref went, with which a copy may go. Needs mu.
+func (r *Registry) updateRef(oldVolume, id string, ref Ref) (went bool, err error) {
 	t, known := r.templates[id]
 	if !known {
-		return fmt.Errorf("template %q: %w", id, ErrNotFound)
+		return false, fmt.Errorf("template %q: %w", id, ErrNotFound)
 	}
 	if ref.Pool == "" {
 		ref.Pool = t.Pool
 	}
-	if _, ready := t.Ready(ref.Pool); t.Removed() && !ready {
-		return fmt.Errorf("template %q was removed: %w", id, ErrNotFound)
+	_, ready := t.Ready(ref.Pool)
+	before, had := r.refs[ref.Volume]
+	_, moves := r.refs[oldVolume]
+	switch {
+	case ready:
+	case t.Removed():
+		return false, fmt.Errorf("template %q was removed: %w", id, ErrNotFound)
+	case !had && !moves:
+		return false, fmt.Errorf("template %q on pool %q: %w", id, ref.Pool, ErrNotReady)
 	}
 	value, err := json.Marshal(ref)
 	if err != nil {
-		return err
+		return false, err
 	}
 	// The new ref first: a crash between may keep a copy too long, never lose
 	// it too early.
 	if err := r.store.Put(bucketRefs, ref.Volume, value); err != nil {
-		return fmt.Errorf("reference of volume %q: %w", ref.Volume, err)
+		return false, fmt.Errorf("reference of volume %q: %w", ref.Volume, err)
 	}
-	before := r.refs[ref.Volume].Template
 	r.refs[ref.Volume] = ref
+	r.used(ref)
+	if had && before.Template != id {
+		r.used(before)
+	}
 	if oldVolume != ref.Volume {
-		if err := r.removeRef(oldVolume); err != nil {
-			return err
+		_, err = r.removeRef(oldVolume)
+	}
+	return had || moves, err
+}
+
+// used notes that the ref's copy is used, or was until now. What is not stored
+// of that only makes the copy seem older.
+func (r *Registry) used(ref Ref) {
+	_, err := r.changeLocked(ref.Template, func(t *Template) error {
+		for i := range t.Copies {
+			if t.Copies[i].Pool == ref.Pool {
+				now := r.now().UTC()
+				t.Copies[i].LastUsed = &now
+			}
 		}
+		if t.ID == "" {
+			return errElsewhere
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errElsewhere) {
+		r.log.Warn("when a template copy was used was not stored", "template", ref.Template, "error", err)
 	}
-	if before != "" && before != id {
-		return r.collect(before)
-	}
-	return nil
 }
 
 // RemoveRef forgets the ref of a volume that is gone; none is no error. The
 // last ref of a removed template takes its copy with it.
-func (r *Registry) RemoveRef(_ context.Context, volume string) error {
+func (r *Registry) RemoveRef(ctx context.Context, volume string) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.removeRef(filepath.Clean(volume))
+	went, err := r.removeRef(filepath.Clean(volume))
+	r.mu.Unlock()
+	if went {
+		r.collectNow(ctx)
+	}
+	return err
 }
 
-func (r *Registry) removeRef(volume string) error {
+// removeRef tells whether there was one. Needs mu.
+func (r *Registry) removeRef(volume string) (went bool, err error) {
 	ref, ok := r.refs[volume]
 	if !ok {
-		return nil
+		return false, nil
 	}
 	if err := r.store.Delete(bucketRefs, volume); err != nil {
-		return fmt.Errorf("reference of volume %q: %w", volume, err)
+		return false, fmt.Errorf("reference of volume %q: %w", volume, err)
 	}
 	delete(r.refs, volume)
-	return r.collect(ref.Template)
+	r.used(ref)
+	return true, nil
 }
 
 // RefByVolume gives the ref of a volume, by its whole path.

@@ -12,7 +12,7 @@ import (
 // pending. The same id with the same checksum, format and direct_download is
 // the same template: where it comes from is updated, and another pool adds a
 // copy. Other content is ErrConflict, and so is other content than that of a
-// tombstone which volumes stand on or whose direct_download differs. A bad
+// tombstone whose file is still there or whose direct_download differs. A bad
 // field is FieldErrors.
 func (r *Registry) Register(ctx context.Context, s Spec) (Template, error) {
 	return r.register(ctx, s, false)
@@ -35,7 +35,7 @@ func (r *Registry) register(ctx context.Context, s Spec, imported bool) (Templat
 	}
 	r.mu.Lock()
 	old, known := r.templates[s.ID]
-	next, err := merge(old, known, len(r.refsOf(s.ID)) > 0, s)
+	next, err := merge(old, known, len(r.refsOf(s.ID))+len(old.Copies) > 0, s)
 	if err != nil {
 		r.mu.Unlock()
 		return Template{}, fmt.Errorf("template %q: %w", s.ID, err)

@@ -39,10 +39,13 @@ type Registry struct {
 	stopping    error
 	notify      func(Template)
 	received    func(from string, bytes int64)
+	tending     Tending
 
 	limiter *rate.Limiter // nil: no limit
 	slots   chan struct{} // one for each download that runs
 	poke    chan struct{} // something changed that Run may have to look at
+	tend    chan struct{} // the same for Tend
+	reading chan struct{} // one copy is read whole at a time
 
 	halting atomic.Bool // Run has ended: the agent stops
 
@@ -52,6 +55,7 @@ type Registry struct {
 	flights   map[flightKey]*flight
 	retrying  map[place]bool // by Run
 	removing  map[string]bool
+	unowned   []Unowned // as of the last look
 }
 
 // place is where a copy belongs.
@@ -68,8 +72,8 @@ func Open(o Options) (*Registry, error) {
 	r := &Registry{
 		store: o.Store, pools: o.Pools, fetcher: o.Fetcher, intake: o.Intake, peers: o.Peers, log: o.Log, now: o.Now,
 		after: o.After, defaultPool: o.DefaultPool, maxSize: o.MaxSize, backoff: o.Backoff, stopping: o.Stopping,
-		notify: o.Notify, received: o.Received,
-		slots: make(chan struct{}, o.Downloads), poke: make(chan struct{}, 1),
+		notify: o.Notify, received: o.Received, tending: o.Tending,
+		slots: make(chan struct{}, o.Downloads), poke: make(chan struct{}, 1), tend: make(chan struct{}, 1), reading: make(chan struct{}, 1),
 		templates: map[string]Template{}, refs: map[string]Ref{}, flights: map[flightKey]*flight{},
 		retrying: map[place]bool{}, removing: map[string]bool{},
 	}

@@ -18,8 +18,9 @@ const removeTimeout = 30 * time.Second
 
 // Remove turns a template into a tombstone, which keeps id, checksum and
 // flags. A fetch of it is called off first, and Remove waits for its end:
-// ErrBusy where that does not come. Copies that nothing stands on are deleted;
-// others go with their last ref. Removing again is no error.
+// ErrBusy where that does not come. Copies that nothing stands on are deleted
+// (see [Registry.Collect]); others go with their last ref. Removing again is no
+// error.
 func (r *Registry) Remove(ctx context.Context, id string) (Template, error) {
 	if err := r.ground(ctx, id); err != nil {
 		return Template{}, err
@@ -28,10 +29,12 @@ func (r *Registry) Remove(ctx context.Context, id string) (Template, error) {
 	t, err := r.remove(id)
 	delete(r.removing, id)
 	r.mu.Unlock()
-	if err == nil {
-		r.notify(t)
+	if err != nil {
+		return t, err
 	}
-	return t, err
+	r.notify(t)
+	r.collectNow(ctx)
+	return r.Get(id)
 }
 
 // ground ends the flights of a template, and lets no new one begin. Whoever
@@ -66,7 +69,7 @@ func (r *Registry) remove(id string) (Template, error) {
 	if _, known := r.templates[id]; !known {
 		return Template{}, fmt.Errorf("template %q: %w", id, ErrNotFound)
 	}
-	_, err := r.changeLocked(id, func(t *Template) error {
+	return r.changeLocked(id, func(t *Template) error {
 		if t.RemovedAt == nil {
 			now := r.now().UTC()
 			t.RemovedAt = &now
@@ -75,41 +78,6 @@ func (r *Registry) remove(id string) (Template, error) {
 		t.Headers = nil
 		return nil
 	})
-	if err != nil {
-		return Template{}, err
-	}
-	if err := r.collect(id); err != nil {
-		return Template{}, err
-	}
-	return r.shown(r.templates[id]), nil
-}
-
-// collect deletes the copies of a removed template that nothing stands on.
-// Needs mu, which AddRef takes too: no volume can come to stand on a copy
-// while it goes.
-func (r *Registry) collect(id string) error {
-	t := r.templates[id]
-	if !t.Removed() || len(t.Copies) == 0 {
-		return nil
-	}
-	used := map[string]bool{}
-	for _, ref := range r.refsOf(id) {
-		used[ref.Pool] = true
-	}
-	var errs []error
-	kept := []Copy{}
-	for _, c := range t.Copies {
-		if used[c.Pool] {
-			kept = append(kept, c)
-			continue
-		}
-		if err := r.deleteCopy(id, c); err != nil {
-			errs = append(errs, err)
-			kept = append(kept, c)
-		}
-	}
-	_, err := r.changeLocked(id, func(t *Template) error { t.Copies = kept; return nil })
-	return errors.Join(append(errs, err)...)
 }
 
 // deleteCopy deletes the file of a copy, if it is ours and no other template's.

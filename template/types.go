@@ -94,8 +94,14 @@ type Copy struct {
 	// Stamp is how the file looked when its bytes were last known to be right.
 	// It stays when the copy is lost: the copy was ready once.
 	Stamp Stamp `json:"stamp,omitzero"`
-	// LastUsed is when a volume last came to stand on the copy, or left it.
+	// LastUsed is when the copy arrived, or a volume last came to stand on it
+	// or left it.
 	LastUsed *time.Time `json:"last_used,omitempty"`
+	// Collected: the file was deleted because nothing stood on it. It is
+	// brought again when somebody needs it, and not by itself.
+	Collected bool `json:"collected,omitempty"`
+	// Allocated is what the file takes on disk, as of the last look at it.
+	Allocated int64 `json:"allocated,omitempty"`
 	// Partial is the private folder of the image being written; it was created
 	// under a random name. PartialInode is 0 until it exists.
 	Partial      string `json:"partial,omitempty"`
@@ -113,9 +119,11 @@ type Ref struct {
 }
 
 // Pool is a place on this host where copies may lie. Path is its folder.
+// Shared: other hosts have the same storage, and lay copies and volumes there.
 type Pool struct {
-	Name string
-	Path string
+	Name   string
+	Path   string
+	Shared bool
 }
 
 // clone copies what the caller could change.

@@ -154,6 +154,7 @@ func (d *daemon) background(ctx context.Context, s *services) {
 	})
 	d.work.Go(func() { s.warm.run(ctx) })
 	d.work.Go(func() { s.templates.Registry.Run(ctx) })
+	d.work.Go(func() { s.templates.Registry.Tend(ctx) })
 	s.warm.all(s.templates.Registry.List())
 }
 

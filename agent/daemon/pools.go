@@ -31,7 +31,8 @@ func templatePools(host func(context.Context) (api.Host, error), up func() bool)
 		var out []template.Pool
 		for _, p := range h.Pools {
 			if p.Active && p.Path != "" {
-				out = append(out, template.Pool{Name: p.Name, Path: p.Path})
+				// What has an identity, other hosts may have too.
+				out = append(out, template.Pool{Name: p.Name, Path: p.Path, Shared: p.Identity != ""})
 			}
 		}
 		return out, nil

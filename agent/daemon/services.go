@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/chains"
 	"github.com/wherry-kvm/wherry/agent/host"
 	"github.com/wherry-kvm/wherry/agent/incoming"
 	"github.com/wherry-kvm/wherry/agent/inspect"
@@ -32,6 +33,7 @@ type services struct {
 	templates  *templates.Service
 	targets    *agenttarget.Service
 	events     *templates.Events
+	chains     *chains.Reader
 	warm       *warmer
 }
 
@@ -49,13 +51,14 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		target.TypePowerFlex: target.PowerFlex{Runner: d.runner, Root: c.PowerFlex.Root, Rescan: c.PowerFlex.Rescan, Timeout: c.PowerFlex.Timeout},
 		target.TypeRBD:       target.RBD{Runner: d.runner},
 	}}
+	s.chains = d.chains(s)
 	siblings := d.siblings()
 	registry, err := d.registry(s, siblings)
 	if err != nil {
 		return nil, err
 	}
 	s.events.Known(registry.List())
-	refs := templates.NewRefs(templates.RefsOptions{Registry: registry, Chains: d.chains(s), Records: d.records,
+	refs := templates.NewRefs(templates.RefsOptions{Registry: registry, Chains: s.chains, Records: d.records,
 		Publish: d.ops.Publish, Log: d.log.With("part", "template")})
 	s.templates = templates.New(templates.Service{Registry: registry, Operations: d.ops, Refs: refs, Peers: siblings,
 		Log: d.log.With("part", "template")})
@@ -103,6 +106,11 @@ func (d *daemon) registry(s *services, siblings *templates.Peers) (*template.Reg
 			if from == template.FromURL {
 				d.metrics.DownloadBytes(bytes)
 			}
+		},
+		Tending: template.Tending{
+			Interval: c.CheckInterval, Keep: template.Keeping{UnusedAge: c.UnusedAge, MinFree: c.MinFree},
+			Chains:  func(ctx context.Context) (template.Chains, error) { return s.chains.ReadAll(ctx) },
+			Checked: d.metrics.TemplateCheck, Collected: d.metrics.TemplateCollected,
 		},
 		Notify: func(t template.Template) {
 			s.warm.template(t)

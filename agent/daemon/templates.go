@@ -10,6 +10,7 @@ import (
 	"github.com/wherry-kvm/wherry/agent/metrics"
 	"github.com/wherry-kvm/wherry/agent/templates"
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/template"
 )
 
 // authorities reads the certificates that sign those of image servers, besides
@@ -36,6 +37,7 @@ func authorities(path string) (*x509.CertPool, error) {
 // from memory.
 func templateState(s *templates.Service) metrics.TemplateState {
 	var out metrics.TemplateState
+	files := map[string]bool{}
 	for _, t := range s.Registry.List() {
 		refs := map[string]int{}
 		for _, r := range s.Refs.Known(t) {
@@ -47,8 +49,14 @@ func templateState(s *templates.Service) metrics.TemplateState {
 				m.FailedSince = *c.FailedSince
 			}
 			out.Copies = append(out.Copies, m)
+			if c.State == template.StateReady && !files[c.Path] {
+				files[c.Path] = true
+				out.Apparent += t.Size
+				out.Allocated += c.Allocated
+			}
 		}
 	}
+	out.Unowned = len(s.Registry.Unowned())
 	out.Disagreements, out.Unread = s.Refs.Counts()
 	return out
 }

@@ -127,7 +127,7 @@ func (m *Metrics) declareTemplates() {
 	for _, reason := range []string{"removed", "age", "space"} {
 		m.templates.collected.WithLabelValues(reason)
 	}
-	for _, result := range []string{"unchanged", "verified", "changed", "missing"} {
+	for _, result := range []string{"unchanged", "verified", "changed", "missing", "unread"} {
 		m.templates.checks.WithLabelValues(result)
 	}
 }
@@ -162,5 +162,5 @@ func (m *Metrics) TemplateCollected(reason string) {
 }
 
 // TemplateCheck counts a look at a copy: "unchanged" by its stamp, "verified"
-// by reading it, "changed" or "missing".
+// by reading it, "changed", "missing", or "unread" where neither could be told.
 func (m *Metrics) TemplateCheck(result string) { m.templates.checks.WithLabelValues(result).Inc() }

@@ -2,8 +2,8 @@ package templates
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/template"
@@ -39,15 +39,13 @@ func (s *Service) Record(id string) (api.Template, bool) {
 
 // Ready gives a template that is ready on this host, and its copy's file.
 func (s *Service) Ready(_ context.Context, id string) (api.Template, string, error) {
-	t, err := s.Registry.Get(id)
-	if err != nil {
-		return api.Template{}, "", api.NewProblem("not-found", "%w", err).WithField("template", "not registered on this host")
-	}
-	if t.Removed() {
+	t, c, err := s.Registry.Usable(id)
+	switch {
+	case errors.Is(err, template.ErrNotFound) && t.Removed():
 		return api.Template{}, "", api.NewProblem("not-found", "template %q was removed", id).WithField("template", "removed")
-	}
-	c, ok := t.Ready("")
-	if !ok {
+	case errors.Is(err, template.ErrNotFound):
+		return api.Template{}, "", api.NewProblem("not-found", "%w", err).WithField("template", "not registered on this host")
+	case err != nil:
 		state, message := template.StatePending, ""
 		if len(t.Copies) > 0 {
 			state, message = t.Copies[0].State, t.Copies[0].Message
@@ -58,18 +56,11 @@ func (s *Service) Ready(_ context.Context, id string) (api.Template, string, err
 	return show(t), c.Path, nil
 }
 
-// ReadyByDigest gives the file of a ready copy with these bytes. The registry
-// looks at its files when it opens, not all the time: one that was deleted
-// behind its back is no copy.
+// ReadyByDigest gives the file of a ready copy with these bytes, which still
+// looks as it did.
 func (s *Service) ReadyByDigest(digest string) (path, id string, ok bool) {
 	t, c, ok := s.Registry.ByDigest(digest, "")
-	if !ok {
-		return "", "", false
-	}
-	if info, err := os.Lstat(c.Path); err != nil || !info.Mode().IsRegular() {
-		return "", "", false
-	}
-	return c.Path, t.ID, true
+	return c.Path, t.ID, ok
 }
 
 // PutRef notes that a volume stands on the copy of a template whose file is
@@ -82,6 +73,10 @@ func (s *Service) PutRef(ctx context.Context, id, base string, r api.TemplateRef
 		if c.Path == base {
 			r.Pool = c.Pool
 		}
+	}
+	if _, recorded := s.Registry.RefByVolume(r.Volume); r.Pool == "" && !recorded {
+		// It was deleted, or lost, since somebody chose it.
+		return api.NewProblem("not-ready", "template %q has no copy at %q any more", id, base)
 	}
 	return s.Registry.UpdateRef(ctx, r.Volume, id, template.Ref{Template: id, Project: r.Project, Instance: r.Instance,
 		Disk: r.Disk, Volume: r.Volume, Pool: r.Pool})

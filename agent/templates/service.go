@@ -38,6 +38,9 @@ func (s *Service) List(ctx context.Context) (api.TemplateList, error) {
 	for _, t := range s.Registry.List() {
 		out.Templates = append(out.Templates, s.shown(t))
 	}
+	for _, u := range s.Registry.Unowned() {
+		out.Unowned = append(out.Unowned, api.UnownedFile{Pool: u.Pool, Path: u.Path, Kind: u.Kind, Bytes: u.Bytes, ModifiedAt: u.ModifiedAt.UTC()})
+	}
 	return out, nil
 }
 
@@ -178,7 +181,7 @@ func show(t template.Template) api.Template {
 	for _, c := range t.Copies {
 		out.Copies = append(out.Copies, api.TemplateCopy{Pool: c.Pool, Path: c.Path, State: c.State, Progress: c.Progress,
 			Message: c.Message, Code: c.Code, Class: string(c.Class), FailedSince: c.FailedSince, Attempts: c.Attempts, RetryAt: c.RetryAt,
-			Origin: c.Origin, BytesDone: c.BytesDone, BytesTotal: c.BytesTotal, UpdatedAt: c.UpdatedAt})
+			Origin: c.Origin, BytesDone: c.BytesDone, BytesTotal: c.BytesTotal, Allocated: c.Allocated, UpdatedAt: c.UpdatedAt})
 	}
 	for _, r := range t.Refs {
 		out.Refs = append(out.Refs, api.TemplateRef{Known: api.RefRecorded, Project: r.Project, Instance: r.Instance, Disk: r.Disk, Volume: r.Volume, Pool: r.Pool})

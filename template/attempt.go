@@ -28,11 +28,6 @@ type attempt struct {
 
 // attempt brings one copy to the state ready, or notes why it is not.
 func (r *Registry) attempt(f *flight, j job) error {
-	release, err := r.slot(f, j)
-	if err != nil {
-		return r.ended(f, j, nil, err)
-	}
-	defer release()
 	t, err := r.Get(j.id)
 	if err != nil {
 		return err
@@ -45,7 +40,7 @@ func (r *Registry) attempt(f *flight, j job) error {
 	a := &attempt{Registry: r, job: j, f: f, ctx: f.ctx, t: t}
 	err = a.run()
 	if err != nil {
-		err = r.ended(f, j, a, err)
+		err = a.ended(err)
 	}
 	if a.part != nil {
 		a.part.Close()
@@ -54,29 +49,34 @@ func (r *Registry) attempt(f *flight, j job) error {
 }
 
 // slot waits for one of the downloads that may run at once.
-func (r *Registry) slot(f *flight, j job) (release func(), err error) {
-	release = func() { <-r.slots }
+func (a *attempt) slot() (release func(), err error) {
+	release = func() { <-a.slots }
 	select {
-	case r.slots <- struct{}{}:
+	case a.slots <- struct{}{}:
 		return release, nil
 	default:
 	}
-	err = r.changeCopy(j.id, j.pool, func(_ *Template, c *Copy) {
-		c.State, c.Message = StatePending, fmt.Sprintf("waiting: %d downloads at once", cap(r.slots))
+	err = a.change(func(c *Copy) {
+		c.State, c.Message = StatePending, fmt.Sprintf("waiting: %d downloads at once", cap(a.slots))
 	})
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case r.slots <- struct{}{}:
+	case a.slots <- struct{}{}:
 		return release, nil
-	case <-f.ctx.Done():
-		return nil, context.Cause(f.ctx)
+	case <-a.ctx.Done():
+		return nil, context.Cause(a.ctx)
 	}
 }
 
 func (a *attempt) run() error {
-	err := a.change(func(c *Copy) {
+	release, err := a.slot()
+	if err != nil {
+		return err
+	}
+	defer release()
+	err = a.change(func(c *Copy) {
 		if a.asked || c.FailedSince == nil {
 			c.Attempts = 0
 		}

@@ -8,17 +8,14 @@ import (
 	"github.com/wherry-kvm/wherry/template/fault"
 )
 
-// ended notes how an attempt ended that brought nothing. a is nil where it
-// never began.
-func (r *Registry) ended(f *flight, j job, a *attempt, why error) error {
-	cause := context.Cause(f.ctx)
+// ended notes how an attempt ended that brought nothing.
+func (a *attempt) ended(why error) error {
+	cause := context.Cause(a.ctx)
 	if errors.Is(cause, errStopping) {
-		return errors.Join(cause, r.interrupted(j, a))
+		return errors.Join(cause, a.interrupted())
 	}
-	if a != nil {
-		// On every failure, so that a pool never fills up with half images.
-		why = errors.Join(why, a.drop())
-	}
+	// On every failure, so that a pool never fills up with half images.
+	why = errors.Join(why, a.drop())
 	switch {
 	case errors.Is(cause, errRemoved):
 		return cause
@@ -26,16 +23,16 @@ func (r *Registry) ended(f *flight, j job, a *attempt, why error) error {
 		// A reader that was cut off says little; why it was cut says more.
 		why = &fault.Fault{Code: fault.Interrupted, Class: fault.Local, Permanent: true, Err: fmt.Errorf("interrupted: %w", cause)}
 	}
-	return errors.Join(why, r.failed(j.place, why))
+	return errors.Join(why, a.failed(a.job.place, why))
 }
 
 // interrupted leaves what came for the next start of the agent.
-func (r *Registry) interrupted(j job, a *attempt) error {
+func (a *attempt) interrupted() error {
 	var err error
-	if a != nil && a.part != nil && a.key.Want != "" {
+	if a.part != nil && a.key.Want != "" {
 		err = a.part.Save(a.key)
 	}
-	return errors.Join(err, r.changeCopy(j.id, j.pool, func(_ *Template, c *Copy) { c.interrupt(r.now().UTC()) }))
+	return errors.Join(err, a.change(func(c *Copy) { c.interrupt(a.now().UTC()) }))
 }
 
 // failed notes why a copy is not ready, and when it is tried again.

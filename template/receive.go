@@ -92,8 +92,11 @@ func (a *attempt) open() error {
 	}
 	var err error
 	if left := a.t.copyOn(a.pool); left.Partial != "" {
-		if a.part, err = partial.Open(left.Partial, left.PartialInode); err == nil {
-			return nil
+		// A pool may have another folder by now, on another disk.
+		if filepath.Dir(left.Partial) == a.dir {
+			if a.part, err = partial.Open(left.Partial, left.PartialInode); err == nil {
+				return nil
+			}
 		}
 		if err := partial.Remove(left.Partial, left.PartialInode); err != nil {
 			return err

@@ -227,3 +227,57 @@ func TestResumeOfASync(t *testing.T) {
 		t.Errorf("ranges: %s", diff)
 	}
 }
+
+// slow looks into an image until it is told to stop.
+type slow struct{ looking chan struct{} }
+
+func (s slow) Check(ctx context.Context, _ *os.File, _ string) (template.ImageInfo, error) {
+	close(s.looking)
+	<-ctx.Done()
+	return template.ImageInfo{}, context.Cause(ctx)
+}
+
+// Stopped while the image is looked into, none of its bytes come twice.
+func TestStopWhileVerifying(t *testing.T) {
+	content := raw(1, 8<<20)
+	h := newHost(t)
+	s := newHalves(t, content, 0)
+	looking := make(chan struct{})
+	h.change = func(o *template.Options) { o.Intake = slow{looking} }
+	h.reopen()
+	must(t, errOf(h.Register(t.Context(), spec("rocky9", s.URL, content))))
+	ctx, stop := context.WithCancelCause(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- h.Fetch(ctx, "rocky9", nil) }()
+	<-looking
+	stop(errStop)
+	wantErr(t, <-ended, errStop)
+	var come int64
+	h.change = func(o *template.Options) { o.Received = func(_ string, n int64) { come += n } }
+	h.reopen()
+	must(t, h.Fetch(t.Context(), "rocky9", nil))
+	if come != 0 {
+		t.Errorf("%d bytes came again", come)
+	}
+}
+
+// A pool whose folder moved to another place gets its images there.
+func TestResumeInAnotherFolder(t *testing.T) {
+	content := raw(1, 8<<20)
+	h := newHost(t)
+	s := newHalves(t, content, 3<<20)
+	stopped(t, h, s, spec("rocky9", s.URL, content))
+	s.become(func() {})
+	before := h.pool
+	h.pool = t.TempDir()
+	must(t, h.Fetch(t.Context(), "rocky9", nil))
+	if left, err := os.ReadDir(before); err != nil || len(left) != 0 {
+		t.Errorf("left in the old folder: %v, %v", left, err)
+	}
+	if diff := cmp.Diff([]string{published(content, "raw")}, h.inPool()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{""}, s.ranges); diff != "" {
+		t.Errorf("ranges: %s", diff)
+	}
+}

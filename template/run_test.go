@@ -2,6 +2,7 @@ package template_test
 
 import (
 	"bytes"
+	"errors"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -238,3 +239,69 @@ func TestRemoveWhileFetched(t *testing.T) {
 }
 
 func errOf(_ template.Template, err error) error { return err }
+
+// A copy that is ready stays ready, and is not held up, while others are
+// downloaded.
+func TestReadyNeedsNoPlaceAmongDownloads(t *testing.T) {
+	h := newHost(t)
+	h.change = func(o *template.Options) { o.Downloads = 1 }
+	h.reopen()
+	a, b := raw(1, 4096), raw(2, 4096)
+	h.ready(spec("a", serveBytes(t, a).URL, a))
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	site := serve(t, func(w http.ResponseWriter, _ *http.Request) { close(begun); <-proceed; send(w, b) })
+	must(t, errOf(h.Register(t.Context(), spec("b", site.URL, b))))
+	ended := make(chan error, 1)
+	go func() { ended <- h.Fetch(t.Context(), "b", nil) }()
+	<-begun
+	must(t, h.Fetch(t.Context(), "a", nil))
+	if _, c := h.copyOf("a"); c.State != template.StateReady || c.Message != "" {
+		t.Errorf("copy %+v", c)
+	}
+	close(proceed)
+	must(t, <-ended)
+}
+
+// failing is a store that takes nothing more after so many writes.
+type failing struct {
+	template.Store
+	left int
+}
+
+var errFull = errors.New("the store is full")
+
+func (f *failing) Put(bucket, key string, value []byte) error {
+	if f.left--; f.left < 0 {
+		return errFull
+	}
+	return f.Store.Put(bucket, key, value)
+}
+
+// Wherever the store fails, the fetch does too: nothing is left half, and no
+// copy seems to be under way for ever.
+func TestStoreThatFails(t *testing.T) {
+	content := raw(1, 4096)
+	site := serveBytes(t, content)
+	for writes := 1; ; writes++ {
+		h := newHost(t)
+		h.store = &failing{h.store, writes}
+		h.reopen()
+		must(t, errOf(h.Register(t.Context(), spec("a", site.URL, content))))
+		err := h.Fetch(t.Context(), "a", nil)
+		if err == nil {
+			if writes < 6 {
+				t.Errorf("only %d writes", writes)
+			}
+			return
+		}
+		wantErr(t, err, errFull)
+		if _, c := h.copyOf("a"); c.State != template.StateFailed || c.Class != fault.Local || c.RetryAt == nil {
+			t.Errorf("after %d writes: %+v", writes, c)
+		}
+		for _, name := range h.inPool() {
+			if name != published(content, "raw") {
+				t.Errorf("after %d writes: %s is left", writes, name)
+			}
+		}
+	}
+}

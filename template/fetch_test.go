@@ -387,6 +387,64 @@ func TestWaitersShareTheFailureButNotTheCancel(t *testing.T) {
 	}
 }
 
+// Whoever waits for the same bytes under another id has a URL and a folder of
+// their own, and need not suffer from those of the first.
+func TestWaitersHaveSourcesAndFoldersOfTheirOwn(t *testing.T) {
+	content := raw(1, 1<<20)
+	for what, c := range map[string]struct {
+		pool string
+		sent []byte // to the first
+		code string // of the first
+	}{
+		"another URL":    {"default", raw(2, 1<<20), fault.Checksum},
+		"another folder": {"other", content, fault.Pool},
+	} {
+		t.Run(what, func(t *testing.T) {
+			h := newHost(t)
+			followed := make(chan struct{})
+			halting := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				send(w, c.sent[:len(c.sent)/2])
+				_ = http.NewResponseController(w).Flush() // the client sees what came
+				<-followed
+				send(w, c.sent[len(c.sent)/2:])
+			})
+			first := spec("a", halting.URL, content)
+			first.Pool = c.pool
+			_, err := h.Register(t.Context(), first)
+			must(t, err)
+			_, err = h.Register(t.Context(), spec("b", serveBytes(t, content).URL, content))
+			must(t, err)
+			reached, a := make(chan struct{}), make(chan error, 1)
+			go func() { a <- h.Fetch(t.Context(), "a", signal(reached)) }()
+			<-reached
+			follows := make(chan struct{})
+			go func() {
+				<-follows
+				if c.pool == "other" {
+					_ = os.RemoveAll(h.other) // the fetch says what becomes of it
+				}
+				close(followed)
+			}()
+			if err := h.Fetch(t.Context(), "b", signal(follows)); err != nil {
+				t.Error(err)
+			}
+			if _, c := h.copyOf("b"); c.State != template.StateReady || c.FailedSince != nil {
+				t.Errorf("copy %+v; want it ready, with nothing of the other's failure", c)
+			}
+			<-a
+			if _, got := h.copyOf("a"); got.State != template.StateFailed || got.Code != c.code {
+				t.Errorf("copy %+v; want it failed for %q", got, c.code)
+			}
+		})
+	}
+}
+
+// signal closes a channel at the first progress.
+func signal(ch chan struct{}) template.Progress {
+	var once sync.Once
+	return func(int64, int64) { once.Do(func() { close(ch) }) }
+}
+
 func TestEveryStateIsTold(t *testing.T) {
 	h := newHost(t)
 	content := raw(1, 1<<20)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync/atomic"
+
+	"github.com/wherry-kvm/wherry/template/fault"
 )
 
 // flightKey is what is fetched once at a time, however many ask, and for
@@ -57,11 +60,27 @@ func (r *Registry) bring(ctx context.Context, j job) error {
 			// Somebody's wish, not ours: go on in their place.
 		case f.place == j.place:
 			return wrap(j.place, f.err)
-		case f.err != nil:
+		case f.err != nil && r.concerns(f, j):
 			return wrap(j.place, errors.Join(f.err, r.shareFailure(j, f.err)))
 		}
-		// The same bytes are there now under another id or in another pool.
+		// The same bytes are there now under another id or in another pool, or
+		// what went wrong there need not go wrong here.
 	}
+}
+
+// concerns tells whether a flight's failure would be that of another copy of
+// the same bytes, too. Nobody waits for the next attempt because of another's
+// URL or folder.
+func (r *Registry) concerns(f *flight, j job) bool {
+	switch why := fault.Of(f.err); {
+	case why.Class == fault.Policy && why.Permanent:
+		return true // the bytes themselves were refused
+	case why.Class == fault.Local:
+		return f.pool == j.pool
+	}
+	theirs, known := r.Lookup(f.id)
+	ours, _ := r.Lookup(j.id)
+	return known && theirs.URL == ours.URL && theirs.SyncFrom == ours.SyncFrom && maps.Equal(theirs.Headers, ours.Headers)
 }
 
 func wrap(p place, err error) error {

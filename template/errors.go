@@ -20,8 +20,6 @@ var (
 	ErrPool = errors.New("no such pool")
 	// ErrOccupied: another file lies where the copy belongs, and comes again.
 	ErrOccupied = errors.New("another file lies at the template's place")
-	// ErrImage: the image may not be a template.
-	ErrImage = errors.New("image refused")
 )
 
 // FieldError names one field of a Spec, as it is called on the wire, and what

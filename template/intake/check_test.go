@@ -2,6 +2,7 @@ package intake_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -85,6 +86,24 @@ func TestVirtualSizeIsLimited(t *testing.T) {
 	must(t, file.Truncate(2<<40))
 	if info, err := intake.New(intake.Options{}).Check(t.Context(), file, "raw"); err != nil || info.VirtualSize != 2<<40 {
 		t.Errorf("of the greatest size: %+v, %v", info, err)
+	}
+}
+
+// The largest tables that our reader lets through, QEMU opens within its
+// limits: the smallest clusters, an L1 table of 32 MiB, a refcount table of 8.
+func TestLargestTables(t *testing.T) {
+	const refs, l1 = 512, 512 + 8<<20
+	b := make([]byte, l1+32<<20)
+	copy(b, hostile.Harmless()[0].Bytes[:112])
+	be := binary.BigEndian
+	be.PutUint32(b[20:], 9)
+	be.PutUint64(b[24:], 128<<30)
+	be.PutUint32(b[36:], 4<<20)
+	be.PutUint64(b[40:], l1)
+	be.PutUint64(b[48:], refs)
+	be.PutUint32(b[56:], 8<<20/512)
+	if err := check(t, intake.New(intake.Options{}), b, "qcow2"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -37,6 +37,11 @@
 // QEMU's docs/interop/qcow2, the protocol of the socket the NBD specification
 // (NetworkBlockDevice/nbd, doc/proto.md).
 //
+// A medium (ISO 9660, UDF) is refused also where it has a partition table and
+// boots as a disk (isohybrid): it is two things at once by intent, and what
+// installs a system is no base for instances. A disk with an MBR, a GPT, or a
+// file system on the whole of it is what raw images are.
+//
 // What is not done, and why: `qemu-img check` reads all metadata and compares
 // refcounts, which takes as long as the image is large. Refcounts matter to who
 // writes, and a template is never written; what a reader needs of the tables,

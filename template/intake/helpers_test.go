@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
 
 	"go.uber.org/goleak"
 
@@ -54,6 +55,8 @@ func wantRefusal(t testing.TB, err error, code, says string) {
 		t.Errorf("%q of class %q, permanent %v: %v; want %q", f.Code, f.Class, f.Permanent, err, code)
 	case !strings.Contains(fault.Message(err), says):
 		t.Errorf("says %q; want %q in it", fault.Message(err), says)
+	case strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) || len(err.Error()) > fault.MaxMessage:
+		t.Errorf("not fit for a terminal: %q", err)
 	}
 }
 

@@ -48,6 +48,7 @@ func Names(victim string) []Image {
 	for _, path := range []string{"/dev/sda", "/dev/mem", "/proc/self/environ", "/dev/fd/0", "/dev/stdin"} {
 		backed("on"+strings.ReplaceAll(path, "/", "-"), "backing file", backing(path, "raw"))
 	}
+	backed("in-colours", "backing file", backing("\x1b[2J\x1b[31m/etc\u202e\x07\xff\n"+victim, "raw"))
 	backed("and-data", "backing file", backing(victim, "raw"), data(victim, true))
 
 	elsewhere := func(name, says string, change ...func(q qcow2)) {

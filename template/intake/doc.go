@@ -22,7 +22,10 @@
 //     of memory, processor time, files and processes, and under a deadline. It
 //     is not given the file but a socket, on which it may ask for bytes of the
 //     image (NBD, read-only, within a budget): it needs no permission on any
-//     file of the host, and the mode of the image does not matter.
+//     file of the host, and the mode of the image does not matter. Of an agent
+//     that is not root it runs as the same user and with the host's network; of
+//     one that is, but may not make namespaces, it does not run, and nothing is
+//     accepted.
 //  5. What it says is held against what we read: format, virtual size, and no
 //     word of a backing file, a data file, encryption or snapshots. Its exit
 //     status alone proves nothing.

@@ -119,6 +119,22 @@ func TestQemuReadsWhatWeRead(t *testing.T) {
 	t.Errorf("only %d were let through", through)
 }
 
+// What qemu-img says is outside bytes too: an image may have taken it over.
+func FuzzCompare(f *testing.F) {
+	f.Add([]byte(`{"format":"qcow2","virtual-size":1048576,"format-specific":{"data":{"corrupt":false}}}`))
+	f.Add([]byte(`{"format":"qcow2","virtual-size":1e6,"snapshots":[{}],"backing-image":null}`))
+	f.Fuzz(func(t *testing.T, report []byte) {
+		err := intake.Compare(report, template.ImageInfo{Format: "qcow2", VirtualSize: mib})
+		why, ok := errors.AsType[*fault.Fault](err)
+		switch {
+		case err == nil && !bytes.Contains(report, []byte("1048576")):
+			t.Errorf("believed %q", report)
+		case err != nil && (!ok || len(fault.Message(why)) > fault.MaxMessage):
+			t.Errorf("%v", err)
+		}
+	})
+}
+
 func ExampleExaminer_Check() {
 	for _, image := range hostile.All("/etc/shadow") {
 		if image.Name == "backing-file" || image.Name == "really-vhd-fixed" {

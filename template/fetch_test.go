@@ -201,7 +201,7 @@ func TestFetchFailures(t *testing.T) {
 			}
 			s := spec("rocky9", serve(t, tt.handler).URL, content)
 			h.change = func(o *template.Options) {
-				o.Now = (&clock{now: start}).Now
+				o.Now = func() time.Time { return start }
 				if tt.change != nil {
 					tt.change(&s, o)
 				}

@@ -173,6 +173,8 @@ func serveBytes(t testing.TB, b []byte) *site {
 // send answers with bytes. That the client went away is for the client to say.
 func send(w http.ResponseWriter, b []byte) { _, _ = w.Write(b) }
 
+var start = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
 // errStop is the cause of contexts that end because the agent stops.
 var errStop = errors.New("the agent stops")
 

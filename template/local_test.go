@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/wherry-kvm/wherry/template"
@@ -32,26 +33,29 @@ func frozen(t testing.TB, dir string) (thaw func()) {
 // A folder that cannot be written is found before anybody is asked for a byte,
 // is nobody else's fault, and is got over without being asked.
 func TestImmutableFolder(t *testing.T) {
-	h, u, content := newHost(t), newUntil(t), raw(1, 1<<20)
-	k := &clock{now: start, set: make(chan time.Duration, 1000)}
-	h.change = func(o *template.Options) { o.Now, o.After, o.Notify = k.Now, k.After, u.notify }
-	h.reopen()
-	site := serveBytes(t, content)
-	must(t, errOf(h.Register(t.Context(), spec("rocky9", site.URL, content))))
-	thaw := frozen(t, h.pool)
-	wantFault(t, h.Fetch(t.Context(), "rocky9", nil), fault.ReadOnly, fault.Local, "immutable", h.pool)
-	if _, c := h.copyOf("rocky9"); c.State != template.StateFailed || c.Code != fault.ReadOnly || c.RetryAt == nil || c.Partial != "" {
-		t.Errorf("copy %+v", c)
-	}
-	running(t, h)
-	k.pass(time.Minute)
-	u.copy("a second failure", func(c template.Copy) bool { return c.Code == fault.ReadOnly && c.Attempts == 2 })
-	if n := site.requests.Load(); n != 0 {
-		t.Errorf("%d requests for what could not be kept", n)
-	}
-	thaw()
-	k.pass(2 * time.Minute)
-	u.state(template.StateReady)
+	synctest.Test(t, func(t *testing.T) {
+		h, content := newHost(t), raw(1, 1<<20)
+		f := newFlaky(content)
+		f.well.Store(true)
+		h.change = func(o *template.Options) { o.Fetcher = links{"https://images.example/rocky9": f} }
+		h.reopen()
+		must(t, errOf(h.Register(t.Context(), specOf("rocky9", content))))
+		thaw := frozen(t, h.pool)
+		wantFault(t, h.Fetch(t.Context(), "rocky9", nil), fault.ReadOnly, fault.Local, "immutable", h.pool)
+		if _, c := h.copyOf("rocky9"); c.State != template.StateFailed || c.Code != fault.ReadOnly || c.RetryAt == nil || c.Partial != "" {
+			t.Errorf("copy %+v", c)
+		}
+		running(t, h)
+		pass(time.Minute)
+		if _, c := h.copyOf("rocky9"); c.Code != fault.ReadOnly || c.Attempts != 2 || f.asked.Load() != 0 {
+			t.Errorf("asked %d times for what could not be kept: %+v", f.asked.Load(), c)
+		}
+		thaw()
+		pass(2 * time.Minute)
+		if _, c := h.copyOf("rocky9"); c.State != template.StateReady {
+			t.Errorf("copy %+v", c)
+		}
+	})
 }
 
 // Frozen while the partial file is written: the bytes arrive, but cannot be

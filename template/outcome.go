@@ -23,7 +23,7 @@ func (a *attempt) ended(why error) error {
 		// A reader that was cut off says little; why it was cut says more.
 		why = &fault.Fault{Code: fault.Interrupted, Class: fault.Local, Permanent: true, Err: fmt.Errorf("interrupted: %w", cause)}
 	}
-	return errors.Join(why, a.failed(a.job.place, why))
+	return errors.Join(why, a.failed(a.place, why))
 }
 
 // interrupted leaves what came for the next start of the agent.

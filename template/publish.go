@@ -61,7 +61,7 @@ func (a *attempt) publish() error {
 	if err := a.change(func(c *Copy) { c.Path, c.Inode, c.Owned = is.path, is.inode, true }); err != nil {
 		return err
 	}
-	if err := a.place(&is); err != nil || is.adopted {
+	if err := a.putInPlace(&is); err != nil || is.adopted {
 		return err
 	}
 	found, err := os.Lstat(is.path)
@@ -90,8 +90,8 @@ type done struct {
 	note      string // for people
 }
 
-// place renames the image to its name.
-func (a *attempt) place(is *done) error {
+// putInPlace renames the image to its name.
+func (a *attempt) putInPlace(is *done) error {
 	for range 3 {
 		if a.ctx.Err() != nil {
 			return context.Cause(a.ctx)

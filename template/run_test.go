@@ -1,18 +1,20 @@
 package template_test
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"net/http"
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/wherry-kvm/wherry/template"
 	"github.com/wherry-kvm/wherry/template/fault"
+	"github.com/wherry-kvm/wherry/template/source"
 )
 
 // until waits for what a registry tells of a template.
@@ -44,114 +46,135 @@ func (u *until) state(state string) template.Copy {
 	return u.copy(state, func(c template.Copy) bool { return c.State == state })
 }
 
-// flaky answers 503 until it is told to be well.
-func flaky(t testing.TB, content []byte) (s *site, well *atomic.Bool) {
-	well = &atomic.Bool{}
-	return serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if !well.Load() {
-			http.Error(w, "later", http.StatusServiceUnavailable)
-			return
-		}
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
-	}), well
+// links is a fetcher that knows where URLs lead.
+type links map[string]source.Origin
+
+func (l links) Resolve(_ context.Context, r source.Request) (source.Resolved, error) {
+	return source.Resolved{Origins: []source.Origin{l[r.URL]}, Size: -1}, nil
+}
+
+// flaky is an origin that is not there until it is well.
+type flaky struct {
+	memory
+	well atomic.Bool
+}
+
+func newFlaky(content []byte) *flaky {
+	return &flaky{memory: memory{name: "https://images.example/a", b: content, asked: &atomic.Int32{}}}
+}
+
+func (f *flaky) Open(ctx context.Context, at source.At) (source.Stream, error) {
+	if !f.well.Load() {
+		f.asked.Add(1)
+		return source.Stream{}, fault.New(fault.Unreachable, "no route to it")
+	}
+	return f.memory.Open(ctx, at)
+}
+
+func specOf(id string, content []byte) template.Spec {
+	return spec(id, "https://images.example/"+id, content)
+}
+
+// pass lets time pass, of which a bubble has as much as it wants, and waits
+// for what happens then.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
 }
 
 // Attempts come 1, 2, 4, 5 and 5 minutes after each failure, go on counting
 // over a restart of the agent, and end with the first that succeeds.
 func TestRetriesByItself(t *testing.T) {
-	h, u, content := newHost(t), newUntil(t), raw(1, 1<<20)
-	k := &clock{now: start, set: make(chan time.Duration, 1000)}
-	h.change = func(o *template.Options) { o.Now, o.After, o.Notify = k.Now, k.After, u.notify }
-	h.reopen()
-	site, well := flaky(t, content)
-	_, err := h.Register(t.Context(), spec("rocky9", site.URL, content))
-	must(t, err)
-	wantFault(t, h.Fetch(t.Context(), "rocky9", nil), fault.HTTPStatus, fault.Source)
-	first := u.state(template.StateFailed)
-	stop := running(t, h)
-	for i, gap := range []time.Duration{1, 2, 4, 5, 5} {
-		c := first
-		if i > 0 {
-			c = u.copy("another failure", func(c template.Copy) bool { return c.State == template.StateFailed && c.Attempts == i+1 })
+	synctest.Test(t, func(t *testing.T) {
+		h, content := newHost(t), raw(1, 1<<20)
+		f := newFlaky(content)
+		h.change = func(o *template.Options) { o.Fetcher = links{"https://images.example/rocky9": f} }
+		h.reopen()
+		began := time.Now()
+		must(t, errOf(h.Register(t.Context(), specOf("rocky9", content))))
+		wantFault(t, h.Fetch(t.Context(), "rocky9", nil), fault.Unreachable, fault.Source)
+		stop := running(t, h)
+		for i, gap := range []time.Duration{1, 2, 4, 5, 5} {
+			gap *= time.Minute
+			_, c := h.copyOf("rocky9")
+			if c.State != template.StateFailed || c.Attempts != i+1 || int(f.asked.Load()) != i+1 ||
+				!c.RetryAt.Equal(time.Now().Add(gap)) || !c.FailedSince.Equal(began) {
+				t.Fatalf("after attempt %d, %s from the first: %+v, asked %d times", i+1, time.Since(began), c, f.asked.Load())
+			}
+			if i == 2 {
+				stop()
+				h.reopen()
+				stop = running(t, h)
+			}
+			f.well.Store(i == 4)
+			pass(gap - time.Nanosecond)
+			if n := int(f.asked.Load()); n != i+1 {
+				t.Fatalf("attempt %d came early", n)
+			}
+			pass(time.Nanosecond)
 		}
-		if c.Attempts != i+1 || !c.RetryAt.Equal(k.Now().Add(gap*time.Minute)) || !c.FailedSince.Equal(start) || int(site.requests.Load()) != i+1 {
-			t.Fatalf("after attempt %d at %s: %+v, %d requests", i+1, k.Now(), c, site.requests.Load())
+		if _, c := h.copyOf("rocky9"); c.State != template.StateReady || c.Attempts != 6 || c.FailedSince != nil || c.RetryAt != nil || c.Code != "" {
+			t.Errorf("at last: %+v", c)
 		}
-		if i == 2 {
-			stop()
-			h.reopen()
-			stop = running(t, h)
-		}
-		if i == 4 {
-			well.Store(true)
-		}
-		k.pass(gap*time.Minute - time.Nanosecond)
-		if n := int(site.requests.Load()); n != i+1 {
-			t.Fatalf("attempt %d came early", n)
-		}
-		k.pass(time.Nanosecond)
-	}
-	if c := u.state(template.StateReady); c.Attempts != 6 || c.FailedSince != nil || c.RetryAt != nil || c.Code != "" {
-		t.Errorf("at last: %+v", c)
-	}
+	})
 }
 
 // What fell due while the agent was down is brought at once, but not all in
 // the same instant.
 func TestOverdueRetriesAreSpread(t *testing.T) {
-	h, u := newHost(t), newUntil(t)
-	k := &clock{now: start, set: make(chan time.Duration, 1000)}
-	h.change = func(o *template.Options) { o.Now, o.After, o.Notify = k.Now, k.After, u.notify }
-	h.reopen()
-	var sites []*site
-	for i := range 3 {
-		content := raw(uint64(i), 4096)
-		site, well := flaky(t, content)
-		id := string(rune('a' + i))
-		_, err := h.Register(t.Context(), spec(id, site.URL, content))
-		must(t, err)
-		wantFault(t, h.Fetch(t.Context(), id, nil), fault.HTTPStatus, fault.Source)
-		well.Store(true)
-		sites = append(sites, site)
-	}
-	h.reopen()
-	k.advance(time.Hour)
-	running(t, h)
-	for i := range sites {
-		u.state(template.StateReady)
-		ready := 0
-		for _, s := range sites {
-			ready += int(s.requests.Load()) - 1
+	synctest.Test(t, func(t *testing.T) {
+		h, all := newHost(t), links{}
+		h.change = func(o *template.Options) { o.Fetcher = all }
+		h.reopen()
+		for i, id := range []string{"a", "b", "c"} {
+			content := raw(uint64(i), 4096)
+			f := newFlaky(content)
+			all["https://images.example/"+id] = f
+			must(t, errOf(h.Register(t.Context(), specOf(id, content))))
+			wantFault(t, h.Fetch(t.Context(), id, nil), fault.Unreachable, fault.Source)
+			f.well.Store(true)
 		}
-		if ready != i+1 {
-			t.Errorf("%d attempts after %d s", ready, i)
+		pass(time.Hour)
+		h.reopen()
+		running(t, h)
+		synctest.Wait()
+		for want := 1; want <= len(all); want++ {
+			ready := 0
+			for _, id := range []string{"a", "b", "c"} {
+				if _, c := h.copyOf(id); c.State == template.StateReady {
+					ready++
+				}
+			}
+			if ready != want {
+				t.Errorf("%d are ready, want %d", ready, want)
+			}
+			pass(time.Second)
 		}
-		k.pass(time.Second)
-	}
+	})
 }
 
 func TestPermanentFailuresAreNotRetried(t *testing.T) {
-	h, u, content := newHost(t), newUntil(t), raw(1, 4096)
-	k := &clock{now: start, set: make(chan time.Duration, 1000)}
-	h.change = func(o *template.Options) { o.Now, o.After, o.Notify = k.Now, k.After, u.notify }
-	h.reopen()
-	served := raw(2, 4096)
-	site := serve(t, func(w http.ResponseWriter, _ *http.Request) { send(w, served) })
-	_, err := h.Register(t.Context(), spec("rocky9", site.URL, content))
-	must(t, err)
-	wantFault(t, h.Fetch(t.Context(), "rocky9", nil), fault.Checksum, fault.Source)
-	h.reopen()
-	running(t, h)
-	k.pass(time.Hour)
-	if n := site.requests.Load(); n != 1 {
-		t.Errorf("%d requests", n)
-	}
-	// Asking helps, and begins a new row.
-	served = content
-	must(t, h.Fetch(t.Context(), "rocky9", nil))
-	if _, c := h.copyOf("rocky9"); c.State != template.StateReady || c.Attempts != 1 || c.Permanent {
-		t.Errorf("copy %+v", c)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		h, content := newHost(t), raw(1, 4096)
+		f := newFlaky(raw(2, 4096))
+		f.well.Store(true)
+		h.change = func(o *template.Options) { o.Fetcher = links{"https://images.example/rocky9": f} }
+		h.reopen()
+		must(t, errOf(h.Register(t.Context(), specOf("rocky9", content))))
+		wantFault(t, h.Fetch(t.Context(), "rocky9", nil), fault.Checksum, fault.Source)
+		h.reopen()
+		running(t, h)
+		pass(24 * time.Hour)
+		if n := f.asked.Load(); n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+		// Asking helps, and begins a new row.
+		f.b = content
+		must(t, h.Fetch(t.Context(), "rocky9", nil))
+		if _, c := h.copyOf("rocky9"); c.State != template.StateReady || c.Attempts != 1 || c.Permanent {
+			t.Errorf("copy %+v", c)
+		}
+	})
 }
 
 // A copy whose file is gone comes back by itself, and the time of its failure
@@ -187,11 +210,8 @@ func TestDownloadsAtOnce(t *testing.T) {
 	begun, proceed := make(chan struct{}), make(chan struct{})
 	first := serve(t, func(w http.ResponseWriter, _ *http.Request) { close(begun); <-proceed; send(w, a) })
 	second := serveBytes(t, b)
-	for id, s := range map[string]template.Spec{"a": spec("a", first.URL, a), "b": spec("b", second.URL, b)} {
-		_, err := h.Register(t.Context(), s)
-		must(t, err)
-		_ = id
-	}
+	must(t, errOf(h.Register(t.Context(), spec("a", first.URL, a))))
+	must(t, errOf(h.Register(t.Context(), spec("b", second.URL, b))))
 	ends := make(chan error, 2)
 	go func() { ends <- h.Fetch(t.Context(), "a", nil) }()
 	<-begun
@@ -304,4 +324,16 @@ func TestStoreThatFails(t *testing.T) {
 			}
 		}
 	}
+}
+
+// running runs a registry's own attempts until the end of the test, or until
+// stop is called, which is the end of the agent.
+func running(t testing.TB, h *host) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	r := h.Registry
+	go func() { r.Run(ctx); close(done) }()
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
+	return stop
 }

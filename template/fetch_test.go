@@ -431,7 +431,9 @@ func TestWaitersHaveSourcesAndFoldersOfTheirOwn(t *testing.T) {
 			if _, c := h.copyOf("b"); c.State != template.StateReady || c.FailedSince != nil {
 				t.Errorf("copy %+v; want it ready, with nothing of the other's failure", c)
 			}
-			<-a
+			if err := <-a; err == nil {
+				t.Error("the first was fetched")
+			}
 			if _, got := h.copyOf("a"); got.State != template.StateFailed || got.Code != c.code {
 				t.Errorf("copy %+v; want it failed for %q", got, c.code)
 			}

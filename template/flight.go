@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"sync/atomic"
 
 	"github.com/wherry-kvm/wherry/template/fault"
@@ -30,6 +31,7 @@ type flight struct {
 	followers map[*follower]struct{} // guarded by the registry's mu
 	// done and total are bytes; total is -1 where it is not known.
 	done, total atomic.Int64
+	telling     sync.Mutex // held while followers are told, one after the other
 }
 
 // follower is one who waits. Its identity matters, so that it is never empty.
@@ -49,6 +51,7 @@ func (r *Registry) bring(ctx context.Context, j job) error {
 		if err != nil {
 			return wrap(j.place, err)
 		}
+		f.catchUp(me)
 		select {
 		case <-ctx.Done():
 			r.leave(ctx, f, me)
@@ -132,6 +135,8 @@ func (r *Registry) leave(ctx context.Context, f *flight, me *follower) {
 	delete(f.followers, me)
 	last := len(f.followers) == 0
 	r.mu.Unlock()
+	f.telling.Lock()   // who left is told nothing more
+	f.telling.Unlock() //nolint:staticcheck // only waited for
 	if !last {
 		return
 	}
@@ -145,6 +150,8 @@ func (r *Registry) leave(ctx context.Context, f *flight, me *follower) {
 
 // report tells all who wait how far the flight is.
 func (r *Registry) report(f *flight, done, total int64) {
+	f.telling.Lock()
+	defer f.telling.Unlock()
 	f.done.Store(done)
 	f.total.Store(total)
 	r.mu.Lock()
@@ -157,5 +164,14 @@ func (r *Registry) report(f *flight, done, total int64) {
 	r.mu.Unlock()
 	for _, progress := range all {
 		progress(done, total)
+	}
+}
+
+// catchUp tells one who came later: the next bytes may be long in coming.
+func (f *flight) catchUp(me *follower) {
+	f.telling.Lock()
+	defer f.telling.Unlock()
+	if done := f.done.Load(); done > 0 && me.progress != nil {
+		me.progress(done, f.total.Load())
 	}
 }

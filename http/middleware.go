@@ -62,8 +62,8 @@ func (s *Server) logRequest(c echo.Context, took time.Duration) {
 	switch {
 	case status >= http.StatusInternalServerError:
 		level = slog.LevelWarn
-	case r.Method == http.MethodGet && status < http.StatusBadRequest:
-		level = slog.LevelDebug
+	case r.Method == http.MethodGet && status < http.StatusBadRequest, r.Method == http.MethodHead:
+		level = slog.LevelDebug // nothing came of it; HEAD is a peer that looks around
 	}
 	attrs := []slog.Attr{
 		slog.String("method", r.Method), slog.String("route", routeOf(c)), slog.String("path", r.URL.Path),

@@ -32,9 +32,9 @@ type origin struct {
 	after    func(time.Duration) <-chan time.Time
 	log      *slog.Logger
 
-	rank      int
-	broken    error // there is no way to speak to it
-	unreached error // of a moment ago: told by the first Open in place of asking again
+	rank   int
+	broken error // there is no way to speak to it
+	found  error // a moment ago: told by the first Open in place of asking again
 }
 
 // Name gives the peer's URL.
@@ -46,8 +46,8 @@ func (o *origin) Open(ctx context.Context, at source.At) (source.Stream, error) 
 	if o.broken != nil {
 		return source.Stream{}, peerFault(o.broken)
 	}
-	if err := o.unreached; err != nil {
-		o.unreached = nil
+	if err := o.found; err != nil {
+		o.found = nil
 		return source.Stream{}, peerFault(err)
 	}
 	content, err := o.await(ctx, at)

@@ -123,7 +123,10 @@ func (o *origin) probe(ctx context.Context) {
 	default:
 		o.rank = rankDoubtful
 	}
-	if api.CodeOf(err) == "peer-unreachable" {
-		o.unreached = err
+	switch api.CodeOf(err) {
+	case "peer-unreachable":
+		o.found = err
+	case "not-found":
+		o.found = api.NewProblem("not-found", "has no template %q", o.template.ID)
 	}
 }

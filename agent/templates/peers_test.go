@@ -197,21 +197,34 @@ func TestOpenAPeer(t *testing.T) {
 	}
 }
 
-// A peer that was found to be down a moment ago is not waited for again; the
-// next time it is asked anew.
-func TestAPeerThatWasDown(t *testing.T) {
-	down := has(refused, nil)
-	all := fleet(map[string]*fakePeer{"https://b": has(absent), "https://down": down}, "https://b", "https://down").Origins(t.Context(), ours)
-	i := slices.Index(names(all), "https://down")
-	if _, err := all[i].Open(t.Context(), source.At{}); fault.Of(err) == nil || fault.Of(err).Code != fault.ConnectionRefused {
-		t.Errorf("got %v", err)
+// What a peer was found to be a moment ago is not asked again; the next time it
+// is asked anew.
+func TestWhatAPeerWasFoundToBe(t *testing.T) {
+	for _, row := range []struct {
+		err         error
+		code, words string
+		asks        int
+	}{
+		{refused, fault.ConnectionRefused, "refused", 1},
+		{absent, fault.Peer, `has no template "rocky9"`, 2}, // by the digest and by the id
+	} {
+		p := has(row.err)
+		all := fleet(map[string]*fakePeer{"https://b": has(), "https://c": p}, "https://b", "https://c").Origins(t.Context(), ours)
+		if all[1].Name() != "peer https://c" {
+			t.Fatalf("order %v", names(all))
+		}
+		_, err := all[1].Open(t.Context(), source.At{})
+		if f := fault.Of(err); f == nil || f.Code != row.code || !strings.Contains(fault.Message(err), row.words) {
+			t.Errorf("got %v", err)
+		}
+		if len(p.asked) != row.asks {
+			t.Errorf("asked %q", p.asked)
+		}
+		p.errs = nil
+		got, err := all[1].Open(t.Context(), source.At{})
+		must(t, err)
+		must(t, got.Close())
 	}
-	if len(down.asked) != 1 {
-		t.Errorf("asked %q", down.asked)
-	}
-	got, err := all[i].Open(t.Context(), source.At{})
-	must(t, err)
-	must(t, got.Close())
 }
 
 // waits counts what an origin waits for, without waiting.

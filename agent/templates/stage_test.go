@@ -40,7 +40,7 @@ func TestStage(t *testing.T) {
 		{name: "the source has less", source: short(), other: has(), origin: "peer https://b:8470"},
 		{name: "no peer has it", source: has(absent), other: has(absent), url: true, origin: "file:///"},
 		{name: "nobody helps", source: lies(), other: has(absent), words: []string{
-			"peer https://a:8470: ", sum(image), sum([]byte("the bytes of a virus!")), `peer https://b:8470: no template "rocky9"`}},
+			"peer https://a:8470: ", sum(image), sum([]byte("the bytes of a virus!")), `peer https://b:8470: has no template "rocky9"`}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -98,6 +98,10 @@ func (p *Partial) Fill(ctx context.Context, r io.Reader, o Fill) error {
 		p.torn = true
 		return &DiskError{extendErr}
 	}
+	if err == nil {
+		// It is only room: an image that takes more is as good.
+		_ = trim(p.image)
+	}
 	return err
 }
 

@@ -143,7 +143,6 @@ func (r *Registry) suspect(id string, was Copy) {
 	if err != nil && !errors.Is(err, errElsewhere) {
 		r.log.Error("template copy", "template", id, "pool", was.Pool, "error", err)
 	}
-	r.tendSoon()
 }
 
 // Scrub reads all copies of a template that are ready, as fast as they come,

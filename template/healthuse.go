@@ -15,6 +15,7 @@ func (r *Registry) usable(id string, c Copy, became change, err error) bool {
 	switch became {
 	case altered:
 		r.suspect(id, c)
+		r.tendSoon()
 		return false
 	case touched:
 		r.tendSoon()

@@ -75,10 +75,14 @@ func (c *Copy) lose(state string, why *fault.Fault, now time.Time) {
 	c.State, c.Progress, c.Message = state, 0, fault.Message(why)
 	c.Code, c.Class, c.Permanent = why.Code, why.Class, false
 	c.FailedSince, c.RetryAt, c.Attempts = &now, &now, 0
+	if state == StateMissing {
+		c.Inode, c.Owned = 0, false // whatever lies there is not ours
+	}
 }
 
 // forgetAbsent drops the marks of files that are not there. An inode number is
-// soon used again, and must not make somebody else's file ours.
+// soon used again, and must not make somebody else's file ours. The path stays:
+// chains lead there.
 func (c *Copy) forgetAbsent() {
 	if c.Partial == "" {
 		c.PartialInode = 0
@@ -86,6 +90,6 @@ func (c *Copy) forgetAbsent() {
 		c.Partial, c.PartialInode = "", 0
 	}
 	if inode, err := inodeOf(c.Path); errors.Is(err, fs.ErrNotExist) || err == nil && inode != c.Inode {
-		c.Path, c.Inode, c.Owned = "", 0, false
+		c.Inode, c.Owned = 0, false
 	}
 }

@@ -66,6 +66,7 @@ type Disk struct {
 	BackingTerminated bool           // the chain ends in an empty backingStore: libvirt does not probe
 	Mirror            bool           // a block job is copying it
 	StartupPolicy     string
+	BootOrder         int // from 1; 0 when the disk has none of its own
 }
 
 // BackingLayer is one layer below a disk's active one.
@@ -200,6 +201,7 @@ func parseDisk(n *node) Disk {
 		Serial:    n.child("serial").value(), Alias: n.child("alias").get("name"),
 		Mirror: n.child("mirror") != nil, StartupPolicy: src.get("startupPolicy"),
 	}
+	d.BootOrder, _ = strconv.Atoi(n.child("boot").get("order")) // libvirt accepts numbers only
 	if d.Device == "" {
 		d.Device = "disk"
 	}

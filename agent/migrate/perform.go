@@ -70,7 +70,7 @@ func (m *migration) conclude(ctx context.Context, err error) error {
 		m.state.Moved = true
 		return nil
 	}
-	ctx, stop := detach(ctx)
+	ctx, stop := operation.Detach(ctx)
 	defer stop()
 	verdict, why, settleErr := m.settle(ctx)
 	switch {

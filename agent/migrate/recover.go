@@ -126,7 +126,7 @@ func (m *migration) adopt(ctx context.Context) error {
 		return err
 	}
 	defer w.account()
-	asking, release := detach(ctx)
+	asking, release := operation.Detach(ctx)
 	defer release()
 	verdict, why, settleErr := m.settle(asking)
 	switch {

@@ -79,7 +79,7 @@ func hinted(err error, hint string) error {
 func (m *migration) finish(ctx context.Context) (any, error) {
 	m.op.NotCancellable()
 	m.op.DropUndo()
-	ctx, stop := detach(ctx)
+	ctx, stop := operation.Detach(ctx)
 	defer stop()
 	if err := m.onward(ctx, phaseCommit, m.commit); err != nil {
 		return nil, err
@@ -109,17 +109,6 @@ func (m *migration) onward(ctx context.Context, name string, do func(context.Con
 		return do(ctx)
 	}
 	return nil
-}
-
-// detach gives a context that ends with the agent but not with a cancel.
-func detach(ctx context.Context) (context.Context, context.CancelFunc) {
-	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		if errors.Is(context.Cause(ctx), operation.ErrShutdown) {
-			cancel(operation.ErrShutdown)
-		}
-	})
-	return out, func() { stop(); cancel(nil) }
 }
 
 // step runs a phase, journalled before and after, and measures it.

@@ -67,6 +67,22 @@ type Options struct {
 // asked for.
 type Func func(ctx context.Context, op *Op) (result any, err error)
 
+// agentKey finds, in the context of an operation's work, the one that ends with
+// the agent: that of the work may have ended by a cancel before.
+type agentKey struct{}
+
+// Detach gives an operation's work a context that ends with the agent, but not
+// with a cancel: for what has to be done to its end once it has begun.
+func Detach(ctx context.Context) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	agent, ok := ctx.Value(agentKey{}).(context.Context)
+	if !ok {
+		agent = ctx // no operation's: it ends as it does
+	}
+	stop := context.AfterFunc(agent, func() { cancel(context.Cause(agent)) })
+	return out, func() { stop(); cancel(nil) }
+}
+
 // Engine runs operations. Its methods may be called at the same time.
 type Engine struct {
 	store       Store

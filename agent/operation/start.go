@@ -183,6 +183,6 @@ func (e *Engine) newEntry(r record) *entry {
 		id: r.ID, kind: r.Kind, about: api.Ref{Project: r.Project, Name: r.Instance}, request: r.Request,
 		rec: r, done: make(chan struct{}), unlock: func() {},
 	}
-	en.ctx, en.cancel = context.WithCancelCause(e.base)
+	en.ctx, en.cancel = context.WithCancelCause(context.WithValue(e.base, agentKey{}, e.base))
 	return en
 }

@@ -378,3 +378,30 @@ func TestWaitingIsLeftForTheNextStart(t *testing.T) {
 		t.Errorf("operation %+v", got)
 	}
 }
+
+// Work that is detached hears of the agent's end, and of no cancel.
+func TestDetach(t *testing.T) {
+	e := open(t, store.Memory())
+	detached, over := make(chan struct{}), make(chan error, 1)
+	op := start(t, e, vm("vm"), func(ctx context.Context, _ *operation.Op) (any, error) {
+		<-ctx.Done()
+		ctx, end := operation.Detach(ctx)
+		defer end()
+		close(detached)
+		<-ctx.Done()
+		over <- context.Cause(ctx)
+		return nil, context.Cause(ctx)
+	})
+	_, err := e.Cancel(t.Context(), op.ID)
+	must(t, err)
+	<-detached
+	select {
+	case err := <-over:
+		t.Fatalf("it ended with %v", err)
+	default:
+	}
+	closeEngine(t, e)
+	if err := <-over; !errors.Is(err, operation.ErrShutdown) {
+		t.Errorf("it ended with %v", err)
+	}
+}

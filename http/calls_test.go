@@ -23,8 +23,9 @@ var (
 	aDigest    = "sha256:" + strings.Repeat("ab", 32)
 	aLayer     = api.Layer{Path: "/images/base.qcow2", Format: "qcow2", VirtualSize: 1 << 30, Allocated: 1 << 20, Digest: aDigest, Template: "rocky9"}
 	aPlace     = api.DiskPlace{Pool: "default", Kind: "file", Path: "/images/vm1.qcow2", Format: "qcow2"}
-	anInstance = api.Instance{Project: "default", Name: "vm1", UUID: aUUID, State: "running", VCPUs: 2, Memory: 1 << 30, Managed: true}
-	anOp       = api.Operation{
+	anInstance = api.Instance{Project: "default", Name: "vm1", UUID: aUUID, State: "running", VCPUs: 2, Memory: 1 << 30, Managed: true, Operation: "01JD7ZK3M8",
+		Lock: &api.Lock{Operation: "01JD7ZK3M8", Kind: "stop", Since: aTime, Waiters: []api.Waiter{{Operation: "01JD7ZK3M9", Kind: "stop", Since: aTime}}}}
+	anOp = api.Operation{
 		ID: "01JD7ZK3M8", Kind: "migrate", Project: "default", Instance: "vm1", Status: api.StatusRunning, Phase: "perform",
 		Progress: api.Progress{Percent: 12.5, Disks: []api.PartProgress{{Target: "vda", BytesDone: 1, BytesTotal: 8}}},
 		Steps:    []api.Step{{Name: "inspect", Status: "done", StartedAt: aTime, EndedAt: &aTime}},
@@ -122,6 +123,10 @@ func everyCall(a *agent, s *seen) []struct {
 			s.note(ref, r, k.Key)
 			return anOp, nil
 		},
+		RestartFn: func(_ context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
+			s.note(ref, r, k.Key)
+			return anOp, nil
+		},
 	}
 	a.migrations = fakeMigrations{
 		PlanFn: func(_ context.Context, ref api.Ref, r api.MigrateRequest) (api.Plan, error) {
@@ -213,6 +218,7 @@ func everyCall(a *agent, s *seen) []struct {
 		{"DELETE /v1/instances/:name", func(x ctx, c cl) (any, error) { return c.Delete(x, aRef, api.DeleteRequest{KeepVolumes: true}, "") }, []any{aRef, api.DeleteRequest{KeepVolumes: true}, ""}, anOp},
 		{"POST /v1/instances/:name/start", func(x ctx, c cl) (any, error) { return c.Start(x, aRef, "k2") }, []any{aRef, "k2"}, anOp},
 		{"POST /v1/instances/:name/stop", func(x ctx, c cl) (any, error) { return c.Stop(x, aRef, stop, "k3") }, []any{aRef, stop, "k3"}, anOp},
+		{"POST /v1/instances/:name/restart", func(x ctx, c cl) (any, error) { return c.Restart(x, aRef, stop, "k3") }, []any{aRef, stop, "k3"}, anOp},
 		{"POST /v1/instances/:name/migrate/plan", func(x ctx, c cl) (any, error) { return c.Plan(x, aRef, aMigrate) }, []any{aRef, aMigrate}, aPlan},
 		{"POST /v1/instances/:name/migrate", func(x ctx, c cl) (any, error) { return c.Migrate(x, aRef, aMigrate, "k4") }, []any{aRef, aMigrate, "k4"}, anOp},
 		{"GET /v1/operations", func(x ctx, c cl) (any, error) {

@@ -34,6 +34,8 @@ type fakeActions struct {
 	DeleteFn func(ctx context.Context, ref api.Ref, r api.DeleteRequest, k api.Idempotency) (api.Operation, error)
 	StartFn  func(ctx context.Context, ref api.Ref, k api.Idempotency) (api.Operation, error)
 	StopFn   func(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error)
+
+	RestartFn func(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error)
 }
 
 func (f *fakeActions) Create(ctx context.Context, project string, r api.CreateRequest, k api.Idempotency) (api.Operation, error) {
@@ -50,6 +52,10 @@ func (f *fakeActions) Start(ctx context.Context, ref api.Ref, k api.Idempotency)
 
 func (f *fakeActions) Stop(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
 	return f.StopFn(ctx, ref, r, k)
+}
+
+func (f *fakeActions) Restart(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
+	return f.RestartFn(ctx, ref, r, k)
 }
 
 type fakeMigrations struct {

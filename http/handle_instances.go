@@ -91,6 +91,12 @@ func (s *Server) stopInstance(c *call) error {
 	})
 }
 
+func (s *Server) restartInstance(c *call) error {
+	return act(c, true, checkStop, func(ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
+		return s.opts.Actions.Restart(c.ctx(), ref, r, k)
+	})
+}
+
 func (s *Server) migrate(c *call) error {
 	return act(c, false, checkMigrate, func(ref api.Ref, r api.MigrateRequest, k api.Idempotency) (api.Operation, error) {
 		return s.opts.Migrations.Migrate(c.ctx(), ref, r, k)

@@ -36,6 +36,7 @@ func (s *Server) routes() []route {
 		route{get, instance + "/disks", s.listDisks, false, project},
 		route{post, instance + "/start", s.startInstance, false, project},
 		route{post, instance + "/stop", s.stopInstance, false, project},
+		route{post, instance + "/restart", s.restartInstance, false, project},
 		route{post, instance + "/migrate/plan", s.planMigration, false, project},
 		route{post, instance + "/migrate", s.migrate, false, project},
 

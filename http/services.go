@@ -30,7 +30,9 @@ type InstanceActions interface {
 	// Delete returns "precondition" while the instance runs.
 	Delete(ctx context.Context, ref api.Ref, r api.DeleteRequest, k api.Idempotency) (api.Operation, error)
 	Start(ctx context.Context, ref api.Ref, k api.Idempotency) (api.Operation, error)
+	// Stop ends a weaker operation on the instance; its own waits for that then.
 	Stop(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error)
+	Restart(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error)
 }
 
 // Migrations plans and starts migrations.

@@ -2,7 +2,6 @@ package hypervisor
 
 import (
 	"context"
-	"fmt"
 
 	"libvirt.org/go/libvirt"
 )
@@ -76,32 +75,4 @@ func (c *Client) Suspend(ctx context.Context, name string) error {
 // Resume lets the domain's CPUs run.
 func (c *Client) Resume(ctx context.Context, name string) error {
 	return change(ctx, c, "resume", name, (*libvirt.Domain).Resume)
-}
-
-// ShutdownMode says who is asked to shut the guest down.
-type ShutdownMode string
-
-// Ways to ask a guest to shut down.
-const (
-	ShutdownACPI  ShutdownMode = "acpi"  // the power button
-	ShutdownAgent ShutdownMode = "agent" // the guest agent; ErrAgent when there is none
-)
-
-// Shutdown asks the guest to shut down and does not wait for it.
-func (c *Client) Shutdown(ctx context.Context, name string, mode ShutdownMode) error {
-	flags, err := mode.flags()
-	if err != nil {
-		return fmt.Errorf("shut down %q: %w", name, err)
-	}
-	return change(ctx, c, "shut down", name, func(d *libvirt.Domain) error { return d.ShutdownFlags(flags) })
-}
-
-func (m ShutdownMode) flags() (libvirt.DomainShutdownFlags, error) {
-	switch m {
-	case ShutdownACPI:
-		return libvirt.DOMAIN_SHUTDOWN_ACPI_POWER_BTN, nil
-	case ShutdownAgent:
-		return libvirt.DOMAIN_SHUTDOWN_GUEST_AGENT, nil
-	}
-	return 0, fmt.Errorf("unknown way to shut down %q", m)
 }

@@ -27,6 +27,11 @@ var stateText = map[libvirt.DomainState]State{
 	libvirt.DOMAIN_CRASHED: Crashed, libvirt.DOMAIN_PMSUSPENDED: PMSuspended,
 }
 
+// States gives every state, for who waits for any.
+func States() []State {
+	return []State{Running, Paused, Shutoff, Crashed, PMSuspended, Shutdown, Blocked, NoState}
+}
+
 // The tables below are libvirt's enumerations (virDomainRunningReason and so
 // on), in order; their index is libvirt's number.
 var (

@@ -50,6 +50,7 @@ type powerCalls interface {
 	Delete(ctx context.Context, ref api.Ref, r api.DeleteRequest, key string) (api.Operation, error)
 	Start(ctx context.Context, ref api.Ref, key string) (api.Operation, error)
 	Stop(ctx context.Context, ref api.Ref, r api.StopRequest, key string) (api.Operation, error)
+	Restart(ctx context.Context, ref api.Ref, r api.StopRequest, key string) (api.Operation, error)
 }
 
 type migrationCalls interface {

@@ -19,7 +19,8 @@ var chain = []api.Layer{
 
 var vm1 = api.Instance{
 	Project: api.DefaultProject, Name: "vm1", UUID: "11111111-1111-1111-1111-111111111111", State: "running", VCPUs: 2,
-	Memory: 1 << 30, Managed: true, Template: "rocky9", Operation: "op-slow", Health: api.HealthDegraded,
+	Memory: 1 << 30, Managed: true, Template: "rocky9", Operation: "op-slow", Lock: &api.Lock{Operation: "op-slow", Kind: "migrate", Since: created,
+		Waiters: []api.Waiter{{Operation: "op-next", Kind: "stop", Since: created}}}, Health: api.HealthDegraded,
 	HealthReasons: []string{`disk vda stands on template "rocky9", whose copy in pool "fast" is missing`},
 	Disks: []api.Disk{
 		{Target: "vda", Kind: "file", Device: "disk", Pool: "default", Path: "/images/vm1.qcow2", Format: "qcow2", Size: 10 << 30, Allocated: 50 << 20,

@@ -147,6 +147,15 @@ func (f *fake) Stop(_ context.Context, ref api.Ref, r api.StopRequest, _ api.Ide
 	return f.done("stop", ref.Name, api.StopResult{Rung: "acpi"})
 }
 
+func (f *fake) Restart(_ context.Context, ref api.Ref, r api.StopRequest, _ api.Idempotency) (api.Operation, error) {
+	f.note("restart "+ref.String(), r)
+	return f.done("restart", ref.Name, api.StopResult{
+		Rung: "sigkill", Warnings: []string{"libvirt has not answered for 30s, its process has ended"},
+		Rungs: []api.RungTime{{Rung: "acpi", Took: api.Duration(90 * time.Second), Tries: 18}, {Rung: "quit", Took: api.Duration(4 * time.Second), Tries: 1, Error: "no answer"},
+			{Rung: "sigkill", Took: api.Duration(100 * time.Millisecond), Tries: 1}},
+	})
+}
+
 func (f *fake) Modify(_ context.Context, r api.TargetsRequest) (api.TargetsResponse, error) {
 	f.note("targets", r)
 	var answer api.TargetsResponse

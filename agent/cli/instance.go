@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -102,8 +103,20 @@ func instanceInfo(w io.Writer, i api.Instance) {
 		row(w, "snapshots", strconv.Itoa(i.Snapshots))
 	}
 	row(w, "operation", i.Operation)
+	lockRows(w, i.Lock)
 	for _, d := range i.Disks {
 		row(w, "disk "+d.Target, diskLine(d))
+	}
+}
+
+// lockRows tell who holds an instance, and who waits for it.
+func lockRows(w io.Writer, l *api.Lock) {
+	if l == nil {
+		return
+	}
+	row(w, "held by", l.Kind+" since "+l.Since.Format(time.RFC3339))
+	for _, x := range l.Waiters {
+		row(w, "waiting", strings.TrimSpace(x.Kind+" "+x.Operation)+" since "+x.Since.Format(time.RFC3339))
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 const maxDomainXML = 1 << 20
 
 func (a *app) powerCommands() []*cobra.Command {
-	return []*cobra.Command{a.createCommand(), a.startCommand(), a.stopCommand(), a.deleteCommand()}
+	return []*cobra.Command{a.createCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(), a.deleteCommand()}
 }
 
 func (a *app) createCommand() *cobra.Command {
@@ -93,8 +93,11 @@ func (a *app) stopCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stop NAME",
 		Short: "Ask a guest to stop, and wait for it",
-		Long: `Ask a guest to stop, and wait for it. A guest that does not stop within the
-timeout runs on, and the command fails, unless --on-timeout force says otherwise.`,
+		Long: `Ask a guest to stop, and wait for it: by its agent, if that answers, and by the
+power button, pressed again and again. A guest that does not stop within the
+timeout runs on, and the command fails, unless --on-timeout force says otherwise.
+A stop with --force ends one under way without. What ended the guest is printed:
+agent, acpi, or, forced, quit, sigterm, sigkill.`,
 		Args:              exactArgs("NAME"),
 		ValidArgsFunction: a.completeInstances,
 		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
@@ -103,10 +106,36 @@ timeout runs on, and the command fails, unless --on-timeout force says otherwise
 			return a.finish(ctx, g, "stop "+args[0], op, err, noWait)
 		}),
 	}
+	stopFlags(cmd, &r, &timeout)
+	noWaitFlag(cmd, &noWait)
+	return cmd
+}
+
+func stopFlags(cmd *cobra.Command, r *api.StopRequest, timeout *time.Duration) {
 	f := cmd.Flags()
-	f.DurationVar(&timeout, "timeout", 0, "how long the guest is given (default: the agent's)")
+	f.DurationVar(timeout, "timeout", 0, "how long the guest is given (default: the agent's)")
 	f.StringVar(&r.OnTimeout, "on-timeout", "", "then fail, or force: cut its power")
 	f.BoolVar(&r.Force, "force", false, "cut its power without asking")
+}
+
+func (a *app) restartCommand() *cobra.Command {
+	r := api.StopRequest{}
+	var timeout time.Duration
+	var noWait bool
+	cmd := &cobra.Command{
+		Use:   "restart NAME",
+		Short: "Stop an instance and start it again",
+		Long: `Stop an instance, as "wherry stop" does, and start it again. A stop that is asked
+for meanwhile ends the restart, and the instance stays down.`,
+		Args:              exactArgs("NAME"),
+		ValidArgsFunction: a.completeInstances,
+		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
+			r.Timeout = api.Duration(timeout)
+			op, err := g.Restart(ctx, a.global.ref(args[0]), r, newKey())
+			return a.finish(ctx, g, "restart "+args[0], op, err, noWait)
+		}),
+	}
+	stopFlags(cmd, &r, &timeout)
 	noWaitFlag(cmd, &noWait)
 	return cmd
 }

@@ -26,10 +26,10 @@ func resultText(w io.Writer, what string, op api.Operation) {
 			templateResult(w, op, t)
 			return
 		}
-	case "stop":
+	case "stop", "restart":
 		var r api.StopResult
 		if json.Unmarshal(op.Result, &r) == nil && r.Rung != "" {
-			fmt.Fprintf(w, "%s is stopped (%s)\n", op.Instance, r.Rung)
+			stopResult(w, op, r)
 			return
 		}
 	}
@@ -51,6 +51,31 @@ func onDisk(c api.TemplateCopy) string {
 		return ""
 	}
 	return ", " + config.FormatSize(c.Allocated) + " on disk"
+}
+
+// stopResult tells what ended an instance, and, where that was not the first
+// that was tried, what else was.
+func stopResult(w io.Writer, op api.Operation, r api.StopResult) {
+	done := "stopped"
+	if op.Kind == "restart" {
+		done = "restarted"
+	}
+	fmt.Fprintf(w, "%s is %s (%s)\n", op.Instance, done, r.Rung)
+	if len(r.Rungs) > 1 {
+		for _, x := range r.Rungs {
+			fmt.Fprintf(w, "  %s\t%s\t%s\n", x.Rung, durationText(x.Took.Std()), rungNotes(x))
+		}
+	}
+	for _, text := range r.Warnings {
+		fmt.Fprintf(w, "  ! %s\n", text)
+	}
+}
+
+func rungNotes(x api.RungTime) string {
+	if x.Tries > 1 {
+		return fmt.Sprintf("%d times", x.Tries)
+	}
+	return x.Error
 }
 
 func migrateResult(w io.Writer, op api.Operation, r api.MigrateResult) {

@@ -92,6 +92,7 @@ func (d *daemon) open() error {
 		return errors.Join(err, d.store.Close())
 	}
 	d.metrics.InFlight(d.ops.InFlight)
+	d.metrics.Locks(d.locks, time.Now)
 	return nil
 }
 
@@ -152,6 +153,7 @@ func (d *daemon) background(ctx context.Context, s *services) {
 		defer tick.Stop()
 		s.templates.Refs.Run(ctx, tick.C, d.config.Templates.CheckInterval)
 	})
+	d.work.Go(func() { d.cleanUp(ctx, d.cleaner(s)) })
 	d.work.Go(func() { s.warm.run(ctx) })
 	d.work.Go(func() { s.templates.Registry.Run(ctx) })
 	d.work.Go(func() { s.templates.Registry.Tend(ctx) })

@@ -16,6 +16,7 @@ import (
 	"github.com/wherry-kvm/wherry/agent/metrics"
 	"github.com/wherry-kvm/wherry/agent/migrate"
 	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/agent/power"
 	agenttarget "github.com/wherry-kvm/wherry/agent/target"
 	"github.com/wherry-kvm/wherry/agent/templates"
 	"github.com/wherry-kvm/wherry/template"
@@ -65,6 +66,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 	d.metrics.Templates(func() metrics.TemplateState { return templateState(s.templates) })
 	inspector := &inspect.Service{Hypervisor: d.hv, Templates: s.templates, Records: d.records}
 	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
+		Ladder: power.New(d.hv, d.log.With("part", "power")), Cleaner: d.cleaner(s),
 		Targets: s.targets, Observer: d.metrics, Records: d.records, Operations: d.ops, Runner: d.runner,
 		Log: d.log.With("part", "instance"), Now: now, DefaultPool: c.Templates.Pool})
 	s.migrations = migrate.New(migrate.Options{Hypervisor: d.hv, Mover: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,

@@ -118,7 +118,7 @@ func (c *creation) run(ctx context.Context, op *operation.Op) (any, error) {
 	if !c.r.Start {
 		return map[string]string{"uuid": c.made.UUID}, nil
 	}
-	err := op.Step(ctx, "start", func(ctx context.Context) error { return c.startNow(ctx, c.ref) })
+	err := op.Step(ctx, "start", func(ctx context.Context) error { return c.startNow(ctx, c.ref, nil) })
 	if err != nil {
 		return nil, err
 	}
@@ -267,7 +267,7 @@ func (s *Service) undo(ctx context.Context, ref api.Ref, made created) error {
 		errs = append(errs, s.Power.Undefine(ctx, ref.Name))
 	}
 	if made.Defined {
-		errs = append(errs, s.Records.Remove(ref))
+		errs = append(errs, s.Records.Remove(ref), s.Cleaner.Forget(s.note(ref, made.UUID, "").Ref()))
 	}
 	if made.Owned != nil {
 		errs = append(errs, made.Owned.Remove(), s.Templates.DropRef(ctx, made.Path))

@@ -84,7 +84,7 @@ func (s *Service) deleteNow(ctx context.Context, ref api.Ref, r api.DeleteReques
 			}
 		}
 	}
-	errs = append(errs, s.Records.Remove(ref))
+	errs = append(errs, s.Records.Remove(ref), s.Cleaner.Forget(s.note(ref, d.UUID, "").Ref()))
 	if err := errors.Join(errs...); err != nil {
 		return api.NewProblem("internal", "the instance is gone, but: %w", err)
 	}

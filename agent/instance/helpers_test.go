@@ -16,9 +16,11 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/wherry-kvm/wherry/agent/cleanup"
 	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/agent/instance"
 	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/agent/power"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/agent/store"
 	"github.com/wherry-kvm/wherry/http/api"
@@ -48,9 +50,6 @@ type libvirt struct {
 	xml     map[string]string
 	did     []string
 	fail    map[string]error
-	// press is what a press of the power button does.
-	press func(presses int) (gone bool)
-	count int
 	// hang names a call that ends with its context only, after it told hung.
 	hang string
 	hung chan struct{}
@@ -150,25 +149,38 @@ func (l *libvirt) Undefine(ctx context.Context, name string) error {
 	return l.act(ctx, "undefine")
 }
 
-func (l *libvirt) Shutdown(ctx context.Context, name string, _ hypervisor.ShutdownMode) error {
-	l.mu.Lock()
-	l.count++
-	gone := l.press != nil && l.press(l.count)
-	l.mu.Unlock()
-	if gone {
-		l.state(name, hypervisor.Shutoff)
-	}
-	return l.act(ctx, "press")
+// WaitState is for who waits for any state.
+func (l *libvirt) WaitState(ctx context.Context, name string, _ ...hypervisor.State) (hypervisor.Domain, error) {
+	return l.Domain(ctx, name)
 }
 
-func (l *libvirt) WaitState(_ context.Context, name string, states ...hypervisor.State) (hypervisor.Domain, error) {
+// ladder brings an instance down as a test says, and keeps what it was told.
+type ladder struct {
+	*libvirt
+	down func(ctx context.Context, o power.Options) (power.Result, error)
+	told []power.Options
+}
+
+func (l *ladder) Down(ctx context.Context, name, _ string, o power.Options) (power.Result, error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	d := l.domains[name]
-	if slices.Contains(states, d.State) {
-		return d, nil
+	l.told = append(l.told, o)
+	l.mu.Unlock()
+	if err := l.act(ctx, "down"); err != nil {
+		return power.Result{}, err
 	}
-	return d, context.DeadlineExceeded
+	d, err := l.Domain(ctx, name)
+	if err == nil && !d.Active() {
+		return power.Result{Rung: api.RungAlready}, nil
+	}
+	if l.down == nil {
+		l.state(name, hypervisor.Shutoff)
+		return power.Result{Rung: api.RungACPI}, nil
+	}
+	r, err := l.down(ctx, o)
+	if err == nil {
+		l.state(name, hypervisor.Shutoff)
+	}
+	return r, err
 }
 
 func (l *libvirt) deeds() []string {
@@ -226,18 +238,21 @@ func (f inspectFn) Inspect(_ context.Context, _ api.Ref, pools []api.Pool) (insp
 // world is a host with a template and a pool.
 type world struct {
 	t       testing.TB
+	state   string
 	pool    string
 	libvirt *libvirt
+	ladder  *ladder
 	reg     *registry
 	engine  *operation.Engine
 	store   store.Store
+	clock   sync.Mutex
 	now     time.Time
 	options instance.Options
 	*instance.Service
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, pool: t.TempDir(), store: store.Memory(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+	w := &world{t: t, state: t.TempDir(), pool: t.TempDir(), store: store.Memory(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		libvirt: &libvirt{domains: map[string]hypervisor.Domain{}, xml: map[string]string{}, fail: map[string]error{}}}
 	base := filepath.Join(w.pool, "base.qcow2")
 	out, err := exec.CommandContext(t.Context(), "qemu-img", "create", "-q", "-f", "qcow2", base, "4M").CombinedOutput()
@@ -248,17 +263,43 @@ func newWorld(t testing.TB) *world {
 	w.engine, err = operation.Open(operation.Options{Store: w.store})
 	must(t, err)
 	t.Cleanup(w.closeEngine)
-	w.options = instance.Options{Hypervisor: w.libvirt, Power: w.libvirt, Templates: w.reg, Records: record.Dir(t.TempDir()),
-		Host:      hostFn(func() api.Host { return api.Host{Pools: []api.Pool{{Name: "default", Path: w.pool, Active: true}}} }),
-		Inspector: inspectFn(func([]api.Pool) (inspect.Instance, error) { return inspect.Instance{}, nil }),
-		Targets: targetsFn(func(ctx context.Context, r api.TargetsRequest) error {
-			return w.libvirt.act(ctx, fmt.Sprintf("targets %v", r.Add))
-		}),
-		Operations: w.engine, Runner: volume.Exec{}, Log: slog.New(slog.DiscardHandler), DefaultPool: "default",
-		// Each look at the clock takes a second.
-		Now: func() time.Time { w.now = w.now.Add(time.Second); return w.now }}
+	w.ladder = &ladder{libvirt: w.libvirt}
+	records := record.Dir(filepath.Join(w.state, "records"))
+	targets := targetsFn(func(ctx context.Context, r api.TargetsRequest) error {
+		return w.libvirt.act(ctx, fmt.Sprintf("targets %v", r.Add))
+	})
+	// Each look at the clock takes a second.
+	now := func() time.Time {
+		w.clock.Lock()
+		defer w.clock.Unlock()
+		w.now = w.now.Add(time.Second)
+		return w.now
+	}
+	w.options = instance.Options{Hypervisor: w.libvirt, Power: w.libvirt, Ladder: w.ladder, Templates: w.reg, Records: records,
+		Cleaner: cleanup.Cleaner{Dir: filepath.Join(w.state, "cleanup"), Records: records, Targets: targets, Runs: w.runs,
+			Log: slog.New(slog.DiscardHandler), Now: now},
+		Host:       hostFn(func() api.Host { return api.Host{Pools: []api.Pool{{Name: "default", Path: w.pool, Active: true}}} }),
+		Inspector:  inspectFn(func([]api.Pool) (inspect.Instance, error) { return inspect.Instance{}, nil }),
+		Targets:    targets,
+		Operations: w.engine, Runner: volume.Exec{}, Log: slog.New(slog.DiscardHandler), DefaultPool: "default", Now: now}
 	w.Service = instance.New(w.options)
 	return w
+}
+
+// runs tells whether the instance of the name has a process.
+func (w *world) runs(name, _ string) (bool, error) {
+	d, err := w.libvirt.Domain(w.t.Context(), name)
+	return err == nil && d.Active(), nil
+}
+
+// owed wants that there is a note of a clean-up, or none.
+func (w *world) owed(want bool) cleanup.Note {
+	w.t.Helper()
+	n, got, err := w.options.Cleaner.Owed(ref)
+	if err != nil || got != want {
+		w.t.Errorf("owed %v, note %+v, error %v; want %v", got, n, err, want)
+	}
+	return n
 }
 
 func (w *world) closeEngine() {

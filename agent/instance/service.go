@@ -5,8 +5,10 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/cleanup"
 	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/agent/power"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
@@ -28,7 +30,6 @@ type Power interface {
 	Define(ctx context.Context, xml string) error
 	Undefine(ctx context.Context, name string) error
 	Start(ctx context.Context, name string, paused bool) error
-	Shutdown(ctx context.Context, name string, mode hypervisor.ShutdownMode) error
 	Destroy(ctx context.Context, name string) error
 }
 
@@ -61,6 +62,12 @@ type Targets interface {
 	Modify(ctx context.Context, r api.TargetsRequest) (api.TargetsResponse, error)
 }
 
+// Ladder brings an instance down; package power has it.
+type Ladder interface {
+	// Down returns a problem, and what was tried, where the instance goes on.
+	Down(ctx context.Context, name, uuid string, o power.Options) (power.Result, error)
+}
+
 // Observer hears how instances were stopped, for metrics.
 type Observer interface {
 	Stop(rung string, d time.Duration)
@@ -71,6 +78,8 @@ type Observer interface {
 type Options struct {
 	Hypervisor  Hypervisor
 	Power       Power
+	Ladder      Ladder
+	Cleaner     cleanup.Cleaner
 	Inspector   Inspector
 	Host        Host
 	Templates   Templates
@@ -91,5 +100,8 @@ type Service struct{ Options }
 func New(o Options) *Service {
 	s := &Service{Options: o}
 	o.Operations.Recover(kindCreate, s.recoverCreate)
+	o.Operations.Recover(kindStart, s.recoverStart)
+	o.Operations.Recover(kindStop, s.recoverStop)
+	o.Operations.Recover(kindRestart, s.recoverRestart)
 	return s
 }

@@ -26,7 +26,7 @@ func (s *Service) List(ctx context.Context, project string) ([]api.Instance, err
 	out, ill := []api.Instance{}, s.Templates.Health()
 	for _, d := range domains {
 		i := view(d, recordOf(records, d), ill)
-		i.Operation = s.Operations.Holder(api.Ref{Project: i.Project, Name: i.Name})
+		s.lock(&i)
 		if project == "" || i.Project == project {
 			out = append(out, i)
 		}
@@ -61,6 +61,13 @@ func view(d hypervisor.Domain, r *api.Record, ill map[api.Ref][]string) api.Inst
 	return i
 }
 
+// lock shows who holds the instance.
+func (s *Service) lock(i *api.Instance) {
+	if i.Lock = s.Operations.LockOf(api.Ref{Project: i.Project, Name: i.Name}); i.Lock != nil {
+		i.Operation = i.Lock.Operation
+	}
+}
+
 // find gives the domain of an instance, if it belongs to the project.
 func (s *Service) find(ctx context.Context, ref api.Ref) (hypervisor.Domain, error) {
 	d, err := s.Hypervisor.Domain(ctx, ref.Name)
@@ -83,7 +90,7 @@ func (s *Service) Get(ctx context.Context, ref api.Ref) (api.Instance, error) {
 		s.Log.Warn("a record cannot be read", "instance", ref.String(), "error", err)
 	}
 	i := view(d, rec, s.Templates.Health())
-	i.Operation = s.Operations.Holder(api.Ref{Project: i.Project, Name: i.Name})
+	s.lock(&i)
 	if d.Incoming {
 		return i, nil // asking its QEMU would wait for the source
 	}

@@ -95,7 +95,7 @@ func (m *Metrics) declareOperations() {
 		Buckets: []float64{.5, 1, 2, 5, 10, 30, 60, 120, 300},
 	}, []string{"rung"})
 	m.forcedStops = prometheus.NewCounter(prometheus.CounterOpts{
-		Namespace: namespace, Name: "forced_stops_total", Help: "Instances whose power was cut because they did not stop.",
+		Namespace: namespace, Name: "forced_stops_total", Help: "Instances whose power was cut instead of being stopped by their guest.",
 	})
 	m.registry.MustRegister(m.lockWait, m.stops, m.forcedStops)
 }

@@ -74,6 +74,10 @@ func full(t *testing.T) *metrics.Metrics {
 	m.DownloadBytes(-1)
 	m.HTTP("/v1/instances/:name", http.MethodGet, http.StatusOK, 2*time.Millisecond)
 	m.InFlight(func() map[string]int { return map[string]int{"migrate": 2} })
+	m.Locks(func() []metrics.Lock {
+		return []metrics.Lock{{Kind: "migrate", Since: time.Unix(900, 0), Waiters: 1}, {Kind: "stop", Since: time.Unix(990, 0)},
+			{Kind: "migrate", Since: time.Unix(940, 0), Waiters: 2}}
+	}, func() time.Time { return time.Unix(1000, 0) })
 	m.SyncReceived(2048)
 	m.SyncSent(1024)
 	m.SyncSent(-1)
@@ -166,6 +170,10 @@ func TestContract(t *testing.T) {
 		`wherry_operation_lock_wait_seconds_sum 0.02`,
 		`wherry_stop_seconds_sum{rung="acpi"} 3`,
 		`wherry_forced_stops_total 1`,
+		`wherry_operation_lock_age_seconds{kind="migrate"} 100`,
+		`wherry_operation_lock_age_seconds{kind="stop"} 10`,
+		`wherry_operation_lock_waiters{kind="migrate"} 3`,
+		`wherry_operation_lock_waiters{kind="stop"} 0`,
 		`wherry_template_copies{state="ready"} 2`,
 		`wherry_template_copies{state="failed"} 1`,
 		`wherry_template_copy_state{pool="default",state="ready",template="rocky9"} 1`,

@@ -73,6 +73,11 @@ func (c *Client) Stop(ctx context.Context, ref api.Ref, body api.StopRequest, ke
 	return c.act(ctx, instance(http.MethodPost, ref, "stop"), body, key)
 }
 
+// Restart starts the stopping of an instance, which is then started again.
+func (c *Client) Restart(ctx context.Context, ref api.Ref, body api.StopRequest, key string) (api.Operation, error) {
+	return c.act(ctx, instance(http.MethodPost, ref, "restart"), body, key)
+}
+
 // Plan asks what a migration would do, and changes nothing. A plan that is
 // refused is the problem "refused" with its reasons.
 func (c *Client) Plan(ctx context.Context, ref api.Ref, body api.MigrateRequest) (api.Plan, error) {

@@ -49,6 +49,16 @@ func (f Finder) Find(name, uuid string) (*Process, error) {
 	return f.search(uuid)
 }
 
+// Runs tells whether the domain has a process.
+func (f Finder) Runs(name, uuid string) (bool, error) {
+	p, err := f.Find(name, uuid)
+	if p == nil {
+		return false, err
+	}
+	defer p.Close()
+	return !p.Ended(), nil
+}
+
 // noted reads libvirt's file; 0 where there is none, or what it says makes no sense.
 func (f Finder) noted(name string) (int, error) {
 	if strings.ContainsAny(name, "/\x00") {

@@ -89,6 +89,17 @@ func TestFind(t *testing.T) {
 	}
 }
 
+func TestRuns(t *testing.T) {
+	f := finder(t, "")
+	if runs, err := f.Runs(name, uuid); runs || err != nil {
+		t.Errorf("before: %v, %v", runs, err)
+	}
+	qemu(t, uuid)
+	if runs, err := f.Runs(name, uuid); !runs || err != nil {
+		t.Errorf("while it does: %v, %v", runs, err)
+	}
+}
+
 func TestFindNone(t *testing.T) {
 	foreign := qemu(t, other)
 	if p := find(t, finder(t, strconv.Itoa(foreign.Process.Pid))); p != nil {
@@ -119,6 +130,9 @@ func TestGone(t *testing.T) {
 	wait(t, p)
 	if !p.Ended() {
 		t.Error("gone, and not ended")
+	}
+	if runs, err := finder(t, strconv.Itoa(cmd.Process.Pid)).Runs(name, uuid); runs || err != nil {
+		t.Errorf("it runs: %v, %v", runs, err)
 	}
 	if again := find(t, finder(t, strconv.Itoa(cmd.Process.Pid))); again != nil {
 		t.Error("found again, as a zombie")

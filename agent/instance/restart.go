@@ -1,0 +1,46 @@
+package instance
+
+import (
+	"context"
+
+	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+const kindRestart = "restart"
+
+// Restart stops the instance, as Stop does, and starts it again. One that does
+// not run is started. A stronger request ends it, and then it is not started.
+func (s *Service) Restart(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
+	if _, err := s.find(ctx, ref); err != nil {
+		return api.Operation{}, err
+	}
+	return s.Operations.Start(ctx, operation.Spec{Kind: kindRestart, Project: ref.Project, Instance: ref.Name, Key: k, Request: r, Cancellable: true},
+		func(ctx context.Context, op *operation.Op) (any, error) {
+			d, err := s.find(ctx, ref)
+			if err != nil {
+				return nil, err
+			}
+			return s.restart(ctx, op, stopping{UUID: d.UUID, Began: s.Now(), Request: r})
+		})
+}
+
+func (s *Service) restart(ctx context.Context, op *operation.Op, st stopping) (any, error) {
+	result, err := s.stop(ctx, op, st)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever ended it meanwhile wants it to stay down: the step finds that the
+	// context has ended, and does nothing.
+	return result, s.startStep(ctx, op, op.Ref())
+}
+
+// recoverRestart goes on where the agent was lost. What was ended is not
+// started again.
+func (s *Service) recoverRestart(ctx context.Context, op *operation.Op) (any, error) {
+	st, err := s.recovered(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	return s.restart(ctx, op, st)
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -161,6 +162,9 @@ func (c *collection) carryOut(v Verdict) error {
 func (c *collection) carryOutLocked(v Verdict) (Template, error) {
 	copied := c.templates[v.Template].copyOn(v.Pool)
 	if inode, err := inodeOf(copied.Path); err == nil && copied.Owned && inode == copied.Inode && !c.otherUses(v.Template, copied.Path) {
+		if err := writable(filepath.Dir(copied.Path)); err != nil {
+			return Template{}, err
+		}
 		// Who uses it without anybody's knowledge has it open, perhaps.
 		if held, err := heldOpen(copied.Path); held || err != nil {
 			return Template{}, cmp.Or(err, errHeld)

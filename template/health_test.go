@@ -30,8 +30,8 @@ type tended struct {
 
 func newTended(t testing.TB) *tended {
 	h := &tended{host: newHost(t)}
-	before := h.host.change
-	h.host.change = func(o *template.Options) {
+	before := h.change
+	h.change = func(o *template.Options) {
 		before(o)
 		o.Tending.Open = func(path string) (*os.File, error) {
 			h.mu.Lock()
@@ -245,8 +245,8 @@ func TestLostCopiesAreRepaired(t *testing.T) {
 // serve has template rocky9 ready from an origin that is no server: those do
 // not live in a bubble.
 func (h *tended) serve(content []byte) (template.Template, template.Copy) {
-	before := h.host.change
-	h.host.change = func(o *template.Options) {
+	before := h.change
+	h.change = func(o *template.Options) {
 		before(o)
 		o.Fetcher = links{"https://images.example/rocky9": memory{name: "https://images.example/rocky9", b: content}}
 	}
@@ -302,7 +302,7 @@ func TestCheckWithoutAStamp(t *testing.T) {
 }
 
 // rewrite changes the one copy in the store, and starts the agent again.
-func (h *tended) rewrite(change func(*template.Copy)) {
+func (h *host) rewrite(change func(*template.Copy)) {
 	h.t.Helper()
 	var stored template.Template
 	must(h.t, h.store.List("templates", func(_ string, value []byte) error { return json.Unmarshal(value, &stored) }))
@@ -422,8 +422,8 @@ func TestScrubIsCalledOff(t *testing.T) {
 func TestTend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newTended(t)
-		before := h.host.change
-		h.host.change = func(o *template.Options) { before(o); o.Tending.Interval = 90 * time.Second }
+		before := h.change
+		h.change = func(o *template.Options) { before(o); o.Tending.Interval = 90 * time.Second }
 		_, c := h.serve(raw(1, 4096))
 		must(t, os.Chtimes(c.Path, time.Time{}, time.Now()))
 		ctx, cancel := context.WithCancel(t.Context())

@@ -148,6 +148,12 @@ func (g *Guest) Deaf(ctx context.Context, h *Host, presses int) error {
 	return g.order(ctx, h, command, command)
 }
 
+// Slow lets the guest take that long from being told to shut down to doing so.
+func (g *Guest) Slow(ctx context.Context, h *Host, d time.Duration) error {
+	command := "slow " + d.String()
+	return g.order(ctx, h, command, command)
+}
+
 func (g *Guest) order(ctx context.Context, h *Host, command, answer string) error {
 	token := newToken()
 	return g.ask(ctx, h, command+" "+token, func(c Console) bool { return c.Has(answer + " " + token) })

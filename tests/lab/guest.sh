@@ -1,7 +1,7 @@
 # The tiny guest: Debian's cloud kernel, and an initramfs of busybox and the writer. Boots in seconds under emulation.
 # shellcheck shell=bash
 
-guest_modules=(virtio_pci virtio_blk virtio_scsi sd_mod virtio_rng button evdev)
+guest_modules=(virtio_pci virtio_blk virtio_scsi sd_mod virtio_rng virtio_console button evdev)
 
 # The packages are only unpacked; apt finds out which kernel the metapackage stands for today.
 build_guest_base() {

@@ -23,6 +23,8 @@ const (
 	Data Kind = "WHERRYD1"
 	// Template blocks are written by mkimage, to the beginning of a disk.
 	Template Kind = "WHERRYT1"
+	// Clean blocks are written by the guest, last of all, when it shuts down in order. The next boot removes them.
+	Clean Kind = "WHERRYC1"
 )
 
 // Offsets of the fields. The names are padded with zeros.
@@ -46,7 +48,7 @@ var (
 // Block is the content of one block apart from its filling.
 type Block struct {
 	Kind  Kind
-	Seq   uint64 // number of the block, from 0
+	Seq   uint64 // number of the block, from 0; of a clean one, how many blocks of data were written
 	Total uint64 // of a template: how many blocks it has
 	Name  string // of a template: its label; else the disk's name. At most 32 bytes.
 	Mark  string // of a template: its seed; else the boot that wrote it. At most 32 bytes.
@@ -93,7 +95,7 @@ func Decode(src []byte) (Block, error) {
 		Name:  text(src[atName:atMark]),
 		Mark:  text(src[atMark:atFill]),
 	}
-	if b.Kind != Data && b.Kind != Template {
+	if b.Kind != Data && b.Kind != Template && b.Kind != Clean {
 		return Block{}, fmt.Errorf("%w: unknown kind %q", ErrCorrupt, b.Kind)
 	}
 	return b, nil
@@ -111,6 +113,10 @@ func Slots(blocks uint64) (first, count uint64) {
 	first = blocks / 2
 	return first, blocks - first
 }
+
+// CleanAt says where a disk of that many blocks has its clean block: the last of the template's half, which a template
+// that fills it has no room for.
+func CleanAt(blocks uint64) uint64 { return blocks/2 - 1 }
 
 // Newest returns the number that slot must hold once last was written: the greatest up to last that falls on it.
 // It reports false where the slot was not reached yet.

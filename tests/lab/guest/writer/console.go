@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // console is the serial port. Each line goes out in one write.
@@ -54,6 +55,9 @@ func (g *guest) command(line string) {
 	case "deaf":
 		g.options.deaf, _ = strconv.Atoi(words[1])
 		g.answer("deaf "+strconv.Itoa(g.options.deaf), words[2])
+	case "slow":
+		g.options.slow, _ = time.ParseDuration(words[1])
+		g.answer("slow "+g.options.slow.String(), words[2])
 	case "ping":
 		g.answer("pong", token)
 	case "poweroff":

@@ -28,6 +28,7 @@ type disk struct {
 	slots    uint64
 	next     uint64       // number of the next block
 	template *block.Block // the template's first block, nil where the disk has none
+	clean    *block.Block // what the boot before left when it shut down, nil where it did not
 	buf      []byte       // aligned, for direct I/O
 	broken   string       // what was found wrong when the disk was opened
 }
@@ -65,6 +66,9 @@ func newDisk(s storage, name string, size int64) (*disk, error) {
 	if err := d.findLast(); err != nil {
 		d.broken = err.Error()
 	}
+	if err := d.takeClean(); err != nil {
+		d.broken = err.Error()
+	}
 	return d, nil
 }
 
@@ -88,6 +92,45 @@ func (d *disk) findTemplate() error {
 	}
 	d.template = &b
 	return nil
+}
+
+// roomForClean: a template may fill its half to the end.
+func (d *disk) roomForClean() bool { return d.template == nil || d.template.Total < d.first }
+
+// takeClean reads the clean block of the boot before, and removes it: this boot has yet to end in order.
+func (d *disk) takeClean() error {
+	at := int64(d.first-1) * block.Size
+	buf := d.buf[:block.Size]
+	if !d.roomForClean() {
+		return nil
+	}
+	if _, err := d.ReadAt(buf, at); err != nil {
+		return err
+	}
+	b, err := block.Decode(buf)
+	switch {
+	case errors.Is(err, block.ErrEmpty):
+		return nil
+	case err != nil:
+		return fmt.Errorf("clean block: %w", err)
+	case b.Kind != block.Clean || b.Seq != d.next:
+		return fmt.Errorf("clean block: %+v before block %d", b, d.next)
+	}
+	d.clean = &b
+	clear(buf)
+	_, err = d.WriteAt(buf, at)
+	return err
+}
+
+// writeClean is the last that is written to the disk: it is durable when this returns.
+func (d *disk) writeClean(boot string) error {
+	if !d.roomForClean() {
+		return nil
+	}
+	buf := d.buf[:block.Size]
+	block.Block{Kind: block.Clean, Seq: d.next, Name: d.name, Mark: boot}.Encode(buf)
+	_, err := d.WriteAt(buf, int64(d.first-1)*block.Size)
+	return err
 }
 
 // findLast reads the slots up to the first that was never written.

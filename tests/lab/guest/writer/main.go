@@ -26,7 +26,7 @@ func main() {
 		disks:   map[string]*disk{},
 		memory:  startDirtying(),
 	}
-	g.run(readLines(os.Stdin), powerKeys())
+	g.run(readLines(os.Stdin), powerKeys(), startAgent(g.options.agent))
 }
 
 // guest is everything the loop below owns. Only the loop touches it, so a verification never meets a half-done write.
@@ -37,9 +37,10 @@ type guest struct {
 	disks   map[string]*disk
 	memory  *dirtier
 	paused  bool
+	leave   <-chan time.Time // when to shut down; nil = not told to
 }
 
-func (g *guest) run(commands <-chan string, power <-chan struct{}) {
+func (g *guest) run(commands <-chan string, power, told <-chan struct{}) {
 	g.boot = bootID(time.Now())
 	g.out.line("BOOT %s", g.boot)
 	if g.options.dirty > 0 {
@@ -53,6 +54,11 @@ func (g *guest) run(commands <-chan string, power <-chan struct{}) {
 			g.command(line)
 		case <-power:
 			g.powerKey()
+		case <-told:
+			g.out.line("AGENT shutdown")
+			g.shutDown()
+		case <-g.leave:
+			g.powerOff()
 		case <-scan.C:
 			g.rescan()
 		case <-pace.C:
@@ -93,10 +99,28 @@ func (g *guest) powerKey() {
 		g.out.line("POWERKEY ignored")
 		return
 	}
-	g.powerOff()
+	g.shutDown()
 }
 
+// shutDown powers off, at once or some time later: it goes on writing until then.
+func (g *guest) shutDown() {
+	switch {
+	case g.leave != nil:
+	case g.options.slow > 0:
+		g.out.line("POWEROFF in %s", g.options.slow)
+		g.leave = time.After(g.options.slow)
+	default:
+		g.powerOff()
+	}
+}
+
+// powerOff ends in order: nothing is written after the clean blocks.
 func (g *guest) powerOff() {
+	for _, name := range sortedNames(g.disks) {
+		if err := g.disks[name].writeClean(g.boot); err != nil {
+			g.out.line("IOERR %s clean: %v", name, err)
+		}
+	}
 	g.out.line("POWEROFF")
 	g.out.drain()
 	g.out.line("IOERR poweroff: %v", powerOff())

@@ -11,6 +11,8 @@ type options struct {
 	pace  time.Duration // wherry.pace=20ms: the time from one round of writes to the next
 	dirty int           // wherry.dirty=MIB: memory dirtied from the start
 	deaf  int           // wherry.deaf=N: presses of the power button ignored, -1 for all
+	slow  time.Duration // wherry.slow=5s: from being told to shut down to doing so
+	agent string        // wherry.agent=mute|hang: it answers and does not obey, or does neither
 }
 
 // parseOptions leaves an option at its default where its value makes no sense: a guest that does not start would say less.
@@ -25,6 +27,10 @@ func parseOptions(cmdline string) options {
 			}
 		case "wherry.dirty":
 			o.dirty, _ = strconv.Atoi(value)
+		case "wherry.slow":
+			o.slow, _ = time.ParseDuration(value)
+		case "wherry.agent":
+			o.agent = value
 		case "wherry.deaf":
 			o.deaf, _ = strconv.Atoi(value)
 		}

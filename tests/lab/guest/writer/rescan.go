@@ -37,6 +37,9 @@ func (g *guest) add(name string) {
 	}
 	g.disks[name] = d
 	g.out.line("disk %s size=%d next=%d", name, size, d.next)
+	if d.clean != nil {
+		g.out.line("clean %s %s", name, d.clean.Mark)
+	}
 	if d.broken != "" {
 		g.out.line("IOERR %s content: %s", name, d.broken)
 	}

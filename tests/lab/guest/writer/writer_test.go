@@ -98,6 +98,83 @@ func TestVerifyNotices(t *testing.T) {
 	}
 }
 
+// The clean block is there after an end in order, tells which boot ended so, and is gone once another boot has begun.
+func TestCleanBlock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	d := open(t, path)
+	if d.clean != nil {
+		t.Errorf("a new disk is clean: %+v", d.clean)
+	}
+	write(t, d, 40)
+	must(t, d.writeClean("first boot"))
+	d = open(t, path)
+	if d.clean == nil || d.clean.Mark != "first boot" || d.clean.Seq != 40 {
+		t.Errorf("after an end in order: %+v", d.clean)
+	}
+	expect(t, d, "ok blocks=32 last=39")
+	d = open(t, path) // the boot before ended without
+	if d.clean != nil {
+		t.Errorf("after an end without order: %+v", d.clean)
+	}
+	expect(t, d, "ok blocks=32 last=39")
+}
+
+// What was written after the clean block was not in order.
+func TestCleanBlockIsLast(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	d := open(t, path)
+	write(t, d, 3)
+	must(t, d.writeClean("boot"))
+	write(t, d, 1)
+	expect(t, open(t, path), "BAD when opened: clean block")
+}
+
+// A template that fills its half keeps every block.
+func TestCleanBlockLeavesTheTemplate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	d := open(t, path)
+	for i := range int64(32) {
+		put(t, d, i, block.Block{Kind: block.Template, Seq: uint64(i), Total: 32, Name: "r", Mark: "1"})
+	}
+	d = open(t, path)
+	must(t, d.writeClean("boot"))
+	expect(t, open(t, path), "ok blocks=0 last=-1 template=32")
+}
+
+func TestAgentObeys(t *testing.T) {
+	for _, c := range []struct {
+		line, manner, answer string
+		shutdown             bool
+	}{
+		{`{"execute":"guest-sync", "arguments":{"id":1792}}`, "", `{"return": 1792}`, false},
+		{"\xff" + `{"execute":"guest-sync-delimited", "arguments":{"id":18446744073709551615}}`, "", "\xff" + `{"return": 18446744073709551615}`, false},
+		{`{"execute":"guest-ping"}`, "mute", `{"return": {}}`, false},
+		{`{"execute":"guest-ping"}`, "hang", "", false},
+		{`{"execute":"guest-shutdown","arguments":{"mode":"powerdown"}}`, "", "", true},
+		{`{"execute":"guest-shutdown"}`, "mute", "", false},
+		{`{"execute":"guest-info"}`, "", `{"error": {"class": "CommandNotFound", "desc": "not here"}}`, false},
+		{`{`, "", "", false},
+	} {
+		if answer, shutdown := obey([]byte(c.line), c.manner); answer != c.answer || shutdown != c.shutdown {
+			t.Errorf("%s of %q: %q, %v; want %q, %v", c.line, c.manner, answer, shutdown, c.answer, c.shutdown)
+		}
+	}
+}
+
+func TestAgentPort(t *testing.T) {
+	folder := t.TempDir()
+	for port, name := range map[string]string{"vport1p1": "com.redhat.spice.0", "vport1p2": agentName} {
+		must(t, os.MkdirAll(filepath.Join(folder, port), 0o755))
+		must(t, os.WriteFile(filepath.Join(folder, port, "name"), []byte(name+"\n"), 0o644))
+	}
+	if got := agentPort(folder, "/dev"); got != "/dev/vport1p2" {
+		t.Errorf("got %q", got)
+	}
+	if got := agentPort(filepath.Join(folder, "none"), "/dev"); got != "" {
+		t.Errorf("without ports: got %q", got)
+	}
+}
+
 func TestWritableDisks(t *testing.T) {
 	folder := t.TempDir()
 	for name, attributes := range map[string][2]string{"vda": {"0", "100"}, "vdb": {"1", "100"}, "sda": {"0", "0"}, "sr0": {"0", "9"}} {
@@ -115,6 +192,7 @@ func TestParseOptions(t *testing.T) {
 		"":                  {pace: 50 * time.Millisecond},
 		"quiet wherry.pace": {pace: 50 * time.Millisecond},
 		"wherry.pace=20ms wherry.deaf=-1 wherry.dirty=8": {pace: 20 * time.Millisecond, deaf: -1, dirty: 8},
+		"wherry.slow=3s wherry.agent=mute":               {pace: 50 * time.Millisecond, slow: 3 * time.Second, agent: "mute"},
 	} {
 		if got := parseOptions(cmdline); got != want {
 			t.Errorf("%q: got %+v, want %+v", cmdline, got, want)

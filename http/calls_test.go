@@ -179,6 +179,10 @@ func everyCall(a *agent, s *seen) []struct {
 			s.note("retry", id, k.Key)
 			return anOp, nil
 		},
+		ScrubFn: func(_ context.Context, id string, k api.Idempotency) (api.Operation, error) {
+			s.note("scrub", id, k.Key)
+			return anOp, nil
+		},
 	}
 	connected := api.TargetsResponse{Connected: []api.ConnectedTarget{{Index: 0, Path: "/srv/share"}}}
 	a.targets.ModifyFn = func(_ context.Context, r api.TargetsRequest) (api.TargetsResponse, error) {
@@ -233,6 +237,7 @@ func everyCall(a *agent, s *seen) []struct {
 		{"GET /v1/templates/:id", func(x ctx, c cl) (any, error) { return c.Template(x, "rocky9") }, []any{"get", "rocky9"}, aTemplate},
 		{"POST /v1/templates", func(x ctx, c cl) (any, error) { return c.RegisterTemplate(x, aTemplateRequest, "k5") }, []any{aTemplateRequest, "k5"}, anOp},
 		{"DELETE /v1/templates/:id", func(x ctx, c cl) (any, error) { return c.RemoveTemplate(x, "rocky9") }, []any{"remove", "rocky9"}, aTemplate},
+		{"POST /v1/templates/:id/scrub", func(x ctx, c cl) (any, error) { return c.ScrubTemplate(x, "rocky9", "k6") }, []any{"scrub", "rocky9", "k6"}, anOp},
 		{"POST /v1/templates/:id/retry", func(x ctx, c cl) (any, error) { return c.RetryTemplate(x, "rocky9", "k6") }, []any{"retry", "rocky9", "k6"}, anOp},
 		{"POST /v1/targets", func(x ctx, c cl) (any, error) { return c.ModifyTargets(x, someTargets) }, []any{someTargets}, connected},
 		{"POST /v1/incoming/facts", func(x ctx, c cl) (any, error) { return c.Facts(x, aFactsRequest) }, []any{aFactsRequest}, someFacts},

@@ -136,6 +136,7 @@ type fakeTemplates struct {
 	RegisterFn func(ctx context.Context, r api.TemplateRequest, k api.Idempotency) (api.Operation, error)
 	RemoveFn   func(ctx context.Context, id string) (api.Template, error)
 	RetryFn    func(ctx context.Context, id string, k api.Idempotency) (api.Operation, error)
+	ScrubFn    func(ctx context.Context, id string, k api.Idempotency) (api.Operation, error)
 	OpenFn     func(ctx context.Context, id string) (*os.File, api.Template, error)
 }
 
@@ -155,6 +156,10 @@ func (f *fakeTemplates) Remove(ctx context.Context, id string) (api.Template, er
 
 func (f *fakeTemplates) Retry(ctx context.Context, id string, k api.Idempotency) (api.Operation, error) {
 	return f.RetryFn(ctx, id, k)
+}
+
+func (f *fakeTemplates) Scrub(ctx context.Context, id string, k api.Idempotency) (api.Operation, error) {
+	return f.ScrubFn(ctx, id, k)
 }
 
 func (f *fakeTemplates) Open(ctx context.Context, id string) (*os.File, api.Template, error) {

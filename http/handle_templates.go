@@ -27,6 +27,7 @@ func (s *Server) registerTemplate(c *call) error {
 }
 
 func (s *Server) retryTemplate(c *call) error { return onTemplate(c, s.opts.Templates.Retry) }
+func (s *Server) scrubTemplate(c *call) error { return onTemplate(c, s.opts.Templates.Scrub) }
 
 // onTemplate starts an operation on a template that needs nothing but its id.
 func onTemplate(c *call, start func(ctx context.Context, id string, k api.Idempotency) (api.Operation, error)) error {

@@ -50,6 +50,7 @@ func (s *Server) routes() []route {
 		route{get, template, s.getTemplate, false, nil},
 		route{del, template, s.removeTemplate, false, nil},
 		route{post, template + "/retry", s.retryTemplate, false, nil},
+		route{post, template + "/scrub", s.scrubTemplate, false, nil},
 		route{get, template + "/content", s.templateContent, true, nil},
 		route{http.MethodHead, template + "/content", s.templateContent, true, nil},
 

@@ -78,6 +78,8 @@ type Templates interface {
 	// Remove leaves a tombstone where a volume may stand on the template.
 	Remove(ctx context.Context, id string) (api.Template, error)
 	Retry(ctx context.Context, id string, k api.Idempotency) (api.Operation, error)
+	// Scrub reads every ready copy whole, and fails where one is not what it was.
+	Scrub(ctx context.Context, id string, k api.Idempotency) (api.Operation, error)
 	// Open gives a ready copy's content, by a template's id or by its digest
 	// ("sha256:..."); the caller closes the file. It returns "not-found", and
 	// "not-ready" where the copy is not, or is no longer what was published.

@@ -82,6 +82,7 @@ type templateCalls interface {
 	RegisterTemplate(ctx context.Context, r api.TemplateRequest, key string) (api.Operation, error)
 	RemoveTemplate(ctx context.Context, id string) (api.Template, error)
 	RetryTemplate(ctx context.Context, id, key string) (api.Operation, error)
+	ScrubTemplate(ctx context.Context, id, key string) (api.Operation, error)
 }
 
 type hostCalls interface {

@@ -96,6 +96,17 @@ func (f fakeTemplates) Retry(_ context.Context, id string, _ api.Idempotency) (a
 	return f.fetch(id)
 }
 
+// Scrub finds that the copy of "broken" was changed.
+func (f fakeTemplates) Scrub(_ context.Context, id string, _ api.Idempotency) (api.Operation, error) {
+	f.note("scrub", id)
+	if id != broken.ID {
+		return f.done("template-scrub", "", rocky9)
+	}
+	end := operation("op-template-scrub", "template-scrub", "", api.StatusFailed, "scrub")
+	end.Error = api.NewProblem("template-failed", "the file was changed").WithPhase("scrub")
+	return f.begin(operation("op-template-scrub", "template-scrub", "", api.StatusRunning, "scrub"), end), nil
+}
+
 // fetch ends as the template's first failed copy says, or well.
 func (f fakeTemplates) fetch(id string) (api.Operation, error) {
 	begun := operation("op-template", templateKind, "", api.StatusRunning, "download")

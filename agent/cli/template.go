@@ -17,7 +17,7 @@ const templateKind = "template"
 
 func (a *app) templateCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "template", Short: "Register and look at templates", Args: noArgs, RunE: subcommandWanted}
-	cmd.AddCommand(a.templateAddCommand(), a.templateListCommand(), a.templateInfoCommand(), a.templateRemoveCommand(), a.templateRetryCommand())
+	cmd.AddCommand(a.templateAddCommand(), a.templateListCommand(), a.templateInfoCommand(), a.templateRemoveCommand(), a.templateRetryCommand(), a.templateScrubCommand())
 	return cmd
 }
 
@@ -184,6 +184,27 @@ func (a *app) templateRetryCommand() *cobra.Command {
 		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
 			op, err := g.RetryTemplate(ctx, args[0], newKey())
 			return a.finishTemplate(ctx, g, args[0], "retry template "+args[0], op, err, noWait)
+		}),
+	}
+	noWaitFlag(cmd, &noWait)
+	return cmd
+}
+
+func (a *app) templateScrubCommand() *cobra.Command {
+	var noWait bool
+	cmd := &cobra.Command{
+		Use:   "scrub ID",
+		Short: "Read the copies whole and compare them with what they were",
+		Long: `Read the copies whole and compare them with what they were.
+
+The agent looks at every copy by itself, and reads it where its time or size has
+changed. A scrub finds what a disk has forgotten without saying so. A copy that
+differs is brought again.`,
+		Args:              exactArgs("ID"),
+		ValidArgsFunction: a.completeTemplates,
+		RunE: a.withAgent(func(ctx context.Context, g agent, args []string) error {
+			op, err := g.ScrubTemplate(ctx, args[0], newKey())
+			return a.finishTemplate(ctx, g, args[0], "scrub template "+args[0], op, err, noWait)
 		}),
 	}
 	noWaitFlag(cmd, &noWait)

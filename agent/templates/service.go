@@ -28,6 +28,7 @@ type Service struct {
 func New(s Service) *Service {
 	out := &s
 	s.Operations.Recover(kind, out.recover)
+	s.Operations.Recover(kindScrub, out.recoverScrub)
 	return out
 }
 

@@ -39,6 +39,11 @@ func (c *Client) RetryTemplate(ctx context.Context, id, key string) (api.Operati
 	return c.act(ctx, template(http.MethodPost, id, "retry"), nil, key)
 }
 
+// ScrubTemplate starts a full read of a template's copies.
+func (c *Client) ScrubTemplate(ctx context.Context, id, key string) (api.Operation, error) {
+	return c.act(ctx, template(http.MethodPost, id, "scrub"), nil, key)
+}
+
 // RemoveTemplate removes a template and gives what is left of it.
 func (c *Client) RemoveTemplate(ctx context.Context, id string) (api.Template, error) {
 	r := template(http.MethodDelete, id)

@@ -77,7 +77,11 @@ func (s *Service) newCreation(ctx context.Context, ref api.Ref, r api.CreateRequ
 	}
 	c.kvm = host.KVM
 	if c.template, c.copyPath, err = s.Templates.Ready(ctx, r.Template); err != nil {
-		return nil, err
+		collected := false
+		if c.template, collected = s.Templates.Collected(r.Template); !collected {
+			return nil, err
+		}
+		c.copyPath = ""
 	}
 	name := cmp.Or(r.Pool, s.DefaultPool)
 	for _, p := range host.Pools {
@@ -104,6 +108,9 @@ func (c *creation) run(ctx context.Context, op *operation.Op) (any, error) {
 	op.Undo("remove what was created", func(ctx context.Context) error { return c.undo(ctx, c.ref, c.made) })
 	xml := c.r.DomainXML
 	if xml == "" {
+		if err := c.bring(ctx); err != nil {
+			return nil, err
+		}
 		if err := op.Step(ctx, "volume", c.makeVolume); err != nil {
 			return nil, err
 		}
@@ -123,6 +130,23 @@ func (c *creation) run(ctx context.Context, op *operation.Op) (any, error) {
 		return nil, err
 	}
 	return map[string]string{"uuid": c.made.UUID}, nil
+}
+
+// bring fetches the template again if its copy was deleted as unused.
+func (c *creation) bring(ctx context.Context) error {
+	if c.copyPath != "" {
+		return nil
+	}
+	return c.op.Step(ctx, "template", func(ctx context.Context) error {
+		err := c.Templates.Bring(ctx, c.r.Template, func(done, total int64) {
+			c.op.Progress(api.Progress{BytesDone: done, BytesTotal: max(total, 0)})
+		})
+		if err != nil {
+			return err
+		}
+		c.template, c.copyPath, err = c.Templates.Ready(ctx, c.r.Template)
+		return err
+	})
 }
 
 // free refuses a name that libvirt knows already: defining would replace it.

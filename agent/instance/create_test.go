@@ -46,6 +46,23 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+// A template whose copy was deleted as unused is fetched again, within the
+// operation; what is wrong with that is what is wrong with the creation.
+func TestCreateFromACollectedTemplate(t *testing.T) {
+	w := newWorld(t)
+	w.reg.err, w.reg.collected = api.NewProblem("precondition", "deleted: nothing stood on it"), true
+	op := w.succeeded(w.create(api.CreateRequest{Name: "vm", Template: "rocky9"}))
+	if len(op.Steps) == 0 || op.Steps[0].Name != "template" || len(w.reg.refs) != 1 {
+		t.Errorf("steps %+v, refs %v", op.Steps, w.reg.refs)
+	}
+	w = newWorld(t)
+	w.reg.err, w.reg.collected, w.reg.bringErr = api.NewProblem("precondition", "deleted"), true, api.NewProblem("template-failed", "no route to it")
+	op = w.ended(w.create(api.CreateRequest{Name: "vm", Template: "rocky9"}))
+	if op.Status != api.StatusFailed || op.Error.Code != "template-failed" || op.Error.Phase != "template" || len(w.reg.refs) != 0 {
+		t.Errorf("operation %s, %+v", op.Status, op.Error)
+	}
+}
+
 // The record is on disk before the process exists.
 func TestCreateAndStart(t *testing.T) {
 	w := newWorld(t)

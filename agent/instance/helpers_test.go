@@ -197,6 +197,18 @@ type registry struct {
 	mu       sync.Mutex
 	refs     map[string]string // volume to template
 	ill      map[api.Ref][]string
+	// collected: its copy was deleted as unused, until somebody brings it.
+	collected bool
+	bringErr  error
+}
+
+func (r *registry) Collected(string) (api.Template, bool) { return r.template, r.collected }
+
+func (r *registry) Bring(context.Context, string, func(done, total int64)) error {
+	if r.bringErr == nil {
+		r.err, r.collected = nil, false
+	}
+	return r.bringErr
 }
 
 func (r *registry) Ready(context.Context, string) (api.Template, string, error) {

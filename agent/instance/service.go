@@ -48,6 +48,10 @@ type Templates interface {
 	// Ready gives a template that is ready on this host, with the file of its
 	// copy; the error says which state it is in.
 	Ready(ctx context.Context, id string) (t api.Template, path string, err error)
+	// Collected gives a template whose copy was deleted because nothing stood
+	// on it; Bring fetches it again, and blocks until it is ready or cannot be.
+	Collected(id string) (t api.Template, ok bool)
+	Bring(ctx context.Context, id string, report func(done, total int64)) error
 	// PutRef notes that a volume stands on the copy of a template whose file is
 	// base; the copy is kept from then on. ref.Pool is filled in.
 	PutRef(ctx context.Context, template, base string, ref api.TemplateRef) error

@@ -46,7 +46,9 @@ type world struct {
 	t           testing.TB
 	pool, files string
 	store       store.Store
-	received    func() // called as bytes come; may be nil
+	received    func()        // called as bytes come; may be nil
+	later       time.Duration // how far the clock is ahead
+	tending     template.Tending
 	engine      *operation.Engine
 	*templates.Service
 }
@@ -65,6 +67,7 @@ func (w *world) start() {
 	download := source.NewDownload(source.Options{AllowAddress: func(netip.Addr) bool { return false }, Files: []string{w.files}})
 	peers := &templates.Peers{Dial: func(string) (templates.Peer, error) { return nil, errors.New("nobody is dialled") }}
 	registry, err := template.Open(template.Options{Store: w.store, Fetcher: download, Intake: anyImage{}, DefaultPool: "default",
+		Now: func() time.Time { return time.Now().Add(w.later) }, Tending: w.tending,
 		Stopping: operation.ErrShutdown, Peers: peers.Origins, Received: func(string, int64) {
 			if w.received != nil {
 				w.received()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/template"
@@ -55,4 +56,38 @@ func TestUnownedFilesAreListed(t *testing.T) {
 	if list.Templates[0].Copies[0].Allocated == 0 {
 		t.Errorf("copy %+v", list.Templates[0].Copies[0])
 	}
+}
+
+// A copy that was deleted as unused says so, is none that anything may be put
+// on, and is brought within another operation.
+func TestCollectedCopyIsBrought(t *testing.T) {
+	w := newWorld(t)
+	w.tending.Keep.UnusedAge = time.Hour
+	w.start()
+	path := w.ready("rocky9", []byte("content")).Copies[0].Path
+	if _, ok := w.Collected("rocky9"); ok {
+		t.Error("it is ready")
+	}
+	w.later = 48 * time.Hour
+	must(t, w.Registry.Collect(t.Context()))
+	got, err := w.Get(t.Context(), "rocky9")
+	must(t, err)
+	if c := got.Copies[0]; c.State != template.StatePending || c.Path != "" || c.RetryAt != nil || !strings.Contains(c.Message, "fetched again") {
+		t.Errorf("copy %+v", c)
+	}
+	if _, _, err := w.Ready(t.Context(), "rocky9"); api.CodeOf(err) != "precondition" {
+		t.Errorf("ready: %v", err)
+	}
+	ref := api.TemplateRef{Project: "default", Instance: "vm", Disk: "vda", Volume: "/images/vm.qcow2"}
+	if err := w.PutRef(t.Context(), "rocky9", path, ref); api.CodeOf(err) != "not-ready" {
+		t.Errorf("a ref to a file that is gone: %v", err)
+	}
+	if shown, ok := w.Collected("rocky9"); !ok || shown.Size == 0 {
+		t.Errorf("collected: %+v, %t", shown, ok)
+	}
+	must(t, w.Bring(t.Context(), "rocky9", nil))
+	if _, at, err := w.Ready(t.Context(), "rocky9"); err != nil || at != path {
+		t.Errorf("ready: %s, %v", at, err)
+	}
+	must(t, w.PutRef(t.Context(), "rocky9", path, ref))
 }

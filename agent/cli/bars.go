@@ -77,7 +77,7 @@ func (v *barView) update(op api.Operation) {
 // a download.
 func wholePart(op api.Operation) (p api.PartProgress, inParts bool) {
 	name := "data"
-	if op.Kind == templateKind {
+	if op.Kind == templateKind || op.Kind == scrubKind {
 		name = "image"
 	}
 	p = api.PartProgress{Target: name, BytesDone: op.Progress.BytesDone, BytesTotal: max(op.Progress.BytesTotal, 0)}

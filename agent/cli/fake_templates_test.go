@@ -78,7 +78,7 @@ func (fakeTemplates) List(context.Context) (api.TemplateList, error) {
 }
 
 func (fakeTemplates) Get(_ context.Context, id string) (api.Template, error) {
-	for _, t := range []api.Template{rocky9, broken, gone, full} {
+	for _, t := range []api.Template{rocky9, broken, gone, full, rotten} {
 		if t.ID == id {
 			return t, nil
 		}
@@ -96,15 +96,24 @@ func (f fakeTemplates) Retry(_ context.Context, id string, _ api.Idempotency) (a
 	return f.fetch(id)
 }
 
-// Scrub finds that the copy of "broken" was changed.
+// rotten is a template whose file was found changed.
+var rotten = api.Template{
+	ID: "rotten", URL: "https://images.example.org/b.raw", Checksum: "sha256:" + hash, Format: "raw", Pool: "default",
+	Copies: []api.TemplateCopy{
+		{Pool: "default", State: api.CopyFailed, Message: `the file "/images/b.raw" was changed`, Code: "changed", Class: "local",
+			FailedSince: &created, RetryAt: &created, UpdatedAt: created},
+	},
+	Refs: []api.TemplateRef{},
+}
+
 func (f fakeTemplates) Scrub(_ context.Context, id string, _ api.Idempotency) (api.Operation, error) {
 	f.note("scrub", id)
-	if id != broken.ID {
-		return f.done("template-scrub", "", rocky9)
+	if id != rotten.ID {
+		return f.done(scrubKind, "", rocky9)
 	}
-	end := operation("op-template-scrub", "template-scrub", "", api.StatusFailed, "scrub")
-	end.Error = api.NewProblem("template-failed", "the file was changed").WithPhase("scrub")
-	return f.begin(operation("op-template-scrub", "template-scrub", "", api.StatusRunning, "scrub"), end), nil
+	end := operation("op-template-scrub", scrubKind, "", api.StatusFailed, "scrub")
+	end.Error = api.NewProblem("template-failed", "%s", rotten.Copies[0].Message).WithPhase("scrub")
+	return f.begin(operation("op-template-scrub", scrubKind, "", api.StatusRunning, "scrub"), end), nil
 }
 
 // fetch ends as the template's first failed copy says, or well.

@@ -20,7 +20,7 @@ func resultText(w io.Writer, what string, op api.Operation) {
 			migrateResult(w, op, r)
 			return
 		}
-	case templateKind:
+	case templateKind, scrubKind:
 		var t api.Template
 		if json.Unmarshal(op.Result, &t) == nil && t.ID != "" {
 			templateResult(w, op, t)
@@ -37,8 +37,12 @@ func resultText(w io.Writer, what string, op api.Operation) {
 }
 
 func templateResult(w io.Writer, op api.Operation, t api.Template) {
-	fmt.Fprintf(w, "template %s is ready after %s: %s of %s\n", t.ID, durationText(op.UpdatedAt.Sub(op.CreatedAt)),
-		t.Format, config.FormatSize(t.VirtualSize))
+	took := durationText(op.UpdatedAt.Sub(op.CreatedAt))
+	if op.Kind == scrubKind {
+		fmt.Fprintf(w, "template %s is what it was: its copies were read whole, in %s\n", t.ID, took)
+		return
+	}
+	fmt.Fprintf(w, "template %s is ready after %s: %s of %s\n", t.ID, took, t.Format, config.FormatSize(t.VirtualSize))
 	for _, c := range t.Copies {
 		if c.State == api.CopyReady {
 			fmt.Fprintf(w, "  %s\t%s%s\n", c.Pool, c.Path, onDisk(c))

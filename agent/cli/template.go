@@ -12,8 +12,11 @@ import (
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
-// templateKind is the kind of the operations on templates.
-const templateKind = "template"
+// Kinds of the operations on templates.
+const (
+	templateKind = "template"
+	scrubKind    = "template-scrub"
+)
 
 func (a *app) templateCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "template", Short: "Register and look at templates", Args: noArgs, RunE: subcommandWanted}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/template"
+	"github.com/wherry-kvm/wherry/template/fault"
 )
 
 // Counter hears what became of attempts to bring a copy, for metrics.
@@ -114,7 +115,9 @@ func (e *Events) copyChanged(t template.Template, c template.Copy) {
 }
 
 // count counts attempts that have ended. One that failed before it had begun
-// to read, such as one of an unknown scheme, was to come from the URL.
+// to read, such as one of an unknown scheme, was to come from the URL. A copy
+// that was ready and is lost was no attempt, nor is one that was called off a
+// failed one.
 func (e *Events) count(was seen, c template.Copy, failedAgain bool) {
 	if e.Counter == nil {
 		return
@@ -123,7 +126,8 @@ func (e *Events) count(was seen, c template.Copy, failedAgain bool) {
 	switch {
 	case c.State == template.StateReady && origin != "":
 		e.Counter.TemplateAttempt(origin, "ready")
-	case c.State == template.StateFailed && (origin != "" || failedAgain):
+	case c.Code == fault.Interrupted:
+	case c.State == template.StateFailed && (origin != "" || failedAgain && was.state != template.StateReady && was.state != template.StateVerifying):
 		if origin == "" {
 			origin = "url"
 		}

@@ -57,22 +57,31 @@ func TestEvents(t *testing.T) {
 	failed("truncated", 1) // told twice by the registry
 	state(template.StateDownloading)
 	failed("truncated", 2)
+	say(template.Copy{State: template.StatePending, Attempts: 3})
 	failed("scheme", 3) // without a byte asked for
 	state(template.StateSyncing)
 	state(template.StateVerifying)
 	state(template.StateReady)
 	state(template.StateMissing)
 	state(template.StateReady) // it was there all the time
+	failed("changed", 0)
+	state(template.StateDownloading)
+	failed("interrupted", 1) // called off
+	state(template.StateDownloading)
+	state(template.StateReady)
+	state(template.StateVerifying) // it was written to
+	failed("changed", 0)
 	// An older change that comes late.
 	e.Changed(template.Template{ID: "rocky9", Copies: []template.Copy{{Pool: "default", State: template.StateSyncing, UpdatedAt: at.Add(-time.Minute)}}})
 	e.Changed(template.Template{ID: "rocky9"})
 	e.Changed(template.Template{ID: "rocky9"})
-	want := []string{"pending", "downloading", "failed truncated source 1", "downloading", "failed truncated source 2", "failed scheme source 3",
-		"syncing", "verifying", "ready", "missing", "ready", ""}
+	want := []string{"pending", "downloading", "failed truncated source 1", "downloading", "failed truncated source 2",
+		"pending", "failed scheme source 3", "syncing", "verifying", "ready", "missing", "ready", "failed changed source 0",
+		"downloading", "failed interrupted source 1", "downloading", "ready", "verifying", "failed changed source 0", ""}
 	if d := cmp.Diff(want, l.events); d != "" {
 		t.Errorf("events (-want +got): %s", d)
 	}
-	want = []string{"url failed", "fault truncated source", "url failed", "fault truncated source", "url failed", "fault scheme source", "peer ready"}
+	want = []string{"url failed", "fault truncated source", "url failed", "fault truncated source", "url failed", "fault scheme source", "peer ready", "url ready"}
 	if d := cmp.Diff(want, l.counts); d != "" {
 		t.Errorf("counts (-want +got): %s", d)
 	}

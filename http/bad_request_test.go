@@ -59,6 +59,17 @@ var badRequests = []struct {
 	{name: "kernel that is no path", method: "POST", path: "/v1/instances", body: `{"name":"a","boot":{"kernel":"vmlinuz"}}`, field: "boot.kernel"},
 	{name: "pool with a slash", method: "POST", path: "/v1/instances", body: `{"name":"a","pool":"../x"}`, field: "pool", loose: true},
 
+	{name: "rebuild from nothing said", method: "POST", path: "/v1/instances/vm1/rebuild", body: `{}`, field: "source.type"},
+	{name: "rebuild without a body", method: "POST", path: "/v1/instances/vm1/rebuild"},
+	{name: "rebuild from an unknown word", method: "POST", path: "/v1/instances/vm1/rebuild", body: `{"source":{"type":"image"}}`, field: "source.type"},
+	{name: "rebuild from no template", method: "POST", path: "/v1/instances/vm1/rebuild", body: `{"source":{"type":"template"}}`, field: "source.template", loose: true},
+	{name: "rebuild as empty from a template", method: "POST", path: "/v1/instances/vm1/rebuild/plan", body: `{"source":{"type":"empty","template":"rocky9"}}`, field: "source.template", loose: true},
+	{name: "rebuild from a template with a slash", method: "POST", path: "/v1/instances/vm1/rebuild", body: `{"source":{"type":"template","template":"a/b"}}`, field: "source.template"},
+	{name: "rebuild to a negative size", method: "POST", path: "/v1/instances/vm1/rebuild", body: `{"source":{"type":"empty"},"disk_size":-512}`, field: "disk_size"},
+	{name: "rebuild to half a sector", method: "POST", path: "/v1/instances/vm1/rebuild", body: `{"source":{"type":"empty"},"disk_size":1000}`, field: "disk_size"},
+	{name: "rebuild with time for no stop", method: "POST", path: "/v1/instances/vm1/rebuild", body: `{"source":{"type":"original"},"timeout":"1m"}`, field: "timeout", loose: true},
+	{name: "rebuild with an unknown field", method: "POST", path: "/v1/instances/vm1/rebuild", body: `{"source":{"type":"original","image":"a"}}`, field: "source.image"},
+
 	{name: "slash in the path", method: "GET", path: "/v1/instances/a%2Fb", field: "name"},
 	{name: "parent in the path", method: "GET", path: "/v1/instances/%2E%2E", field: "name", loose: true},
 	{name: "zero byte in the path", method: "GET", path: "/v1/instances/a%00b", field: "name"},

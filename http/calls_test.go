@@ -138,6 +138,16 @@ func everyCall(a *agent, s *seen) []struct {
 			return anOp, nil
 		},
 	}
+	a.rebuilds = fakeRebuilds{
+		PlanFn: func(_ context.Context, ref api.Ref, r api.RebuildRequest) (api.RebuildPlan, error) {
+			s.note(ref, r)
+			return aRebuildPlan, nil
+		},
+		RebuildFn: func(_ context.Context, ref api.Ref, r api.RebuildRequest, k api.Idempotency) (api.Operation, error) {
+			s.note(ref, r, k.Key)
+			return anOp, nil
+		},
+	}
 	a.incoming = fakeIncoming{
 		FactsFn: func(_ context.Context, r api.FactsRequest) (api.Facts, error) { s.note(r); return someFacts, nil },
 		ReserveFn: func(_ context.Context, r api.IncomingRequest) (api.Incoming, error) {
@@ -223,6 +233,8 @@ func everyCall(a *agent, s *seen) []struct {
 		{"POST /v1/instances/:name/start", func(x ctx, c cl) (any, error) { return c.Start(x, aRef, "k2") }, []any{aRef, "k2"}, anOp},
 		{"POST /v1/instances/:name/stop", func(x ctx, c cl) (any, error) { return c.Stop(x, aRef, stop, "k3") }, []any{aRef, stop, "k3"}, anOp},
 		{"POST /v1/instances/:name/restart", func(x ctx, c cl) (any, error) { return c.Restart(x, aRef, stop, "k3") }, []any{aRef, stop, "k3"}, anOp},
+		{"POST /v1/instances/:name/rebuild/plan", func(x ctx, c cl) (any, error) { return c.PlanRebuild(x, aRef, aRebuild) }, []any{aRef, aRebuild}, aRebuildPlan},
+		{"POST /v1/instances/:name/rebuild", func(x ctx, c cl) (any, error) { return c.Rebuild(x, aRef, aRebuild, "k7") }, []any{aRef, aRebuild, "k7"}, anOp},
 		{"POST /v1/instances/:name/migrate/plan", func(x ctx, c cl) (any, error) { return c.Plan(x, aRef, aMigrate) }, []any{aRef, aMigrate}, aPlan},
 		{"POST /v1/instances/:name/migrate", func(x ctx, c cl) (any, error) { return c.Migrate(x, aRef, aMigrate, "k4") }, []any{aRef, aMigrate, "k4"}, anOp},
 		{"GET /v1/operations", func(x ctx, c cl) (any, error) {

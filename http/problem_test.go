@@ -33,7 +33,7 @@ func TestProblemDocuments(t *testing.T) {
 	}{
 		{"malformed", "POST", vm1 + "/migrate", `{"destination":"https://b","mode":"x","disks":[{"target":"vda"},{"target":"vda"}]}`, nil},
 		{"unknown-field", "POST", vm1 + "/migrate", `{"destination":"https://b","disks":[{"target":"vda","pol":"x"}]}`, nil},
-		{"no-route", "POST", vm1 + "/rebuild", ``, nil},
+		{"no-route", "POST", vm1 + "/clone", ``, nil},
 		{"wrong-method", "PUT", vm1, ``, nil},
 		{"busy", "GET", vm1, ``, gives(api.NewProblem("busy", "%q is held by a migration", "vm1").WithOperation("01JD7ZK3M8"))},
 		{"refused", "GET", vm1, ``, gives(api.NewProblem("refused", "2 reasons").WithHint("remove the snapshots").WithReasons([]api.Reason{

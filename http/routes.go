@@ -37,6 +37,8 @@ func (s *Server) routes() []route {
 		route{post, instance + "/start", s.startInstance, false, project},
 		route{post, instance + "/stop", s.stopInstance, false, project},
 		route{post, instance + "/restart", s.restartInstance, false, project},
+		route{post, instance + "/rebuild/plan", s.planRebuild, false, project},
+		route{post, instance + "/rebuild", s.rebuild, false, project},
 		route{post, instance + "/migrate/plan", s.planMigration, false, project},
 		route{post, instance + "/migrate", s.migrate, false, project},
 

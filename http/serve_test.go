@@ -28,6 +28,7 @@ type agent struct {
 	instances  fakeInstances
 	actions    fakeActions
 	migrations fakeMigrations
+	rebuilds   fakeRebuilds
 	incoming   fakeIncoming
 	operations fakeOperations
 	templates  fakeTemplates
@@ -66,7 +67,7 @@ func newAgent(t *testing.T) *agent {
 	a := &agent{socket: filepath.Join(t.TempDir(), "agent.sock")}
 	a.hosts.ReadyFn = func(context.Context) error { return nil }
 	a.options = wherry.Options{
-		Instances: &a.instances, Actions: &a.actions, Migrations: &a.migrations, Incoming: &a.incoming,
+		Instances: &a.instances, Actions: &a.actions, Migrations: &a.migrations, Rebuilds: &a.rebuilds, Incoming: &a.incoming,
 		Operations: &a.operations, Templates: &a.templates, Targets: &a.targets, Hosts: &a.hosts,
 		Log:     slog.New(slog.NewTextHandler(&a.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Version: "test",

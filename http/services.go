@@ -43,6 +43,15 @@ type Migrations interface {
 	Migrate(ctx context.Context, ref api.Ref, r api.MigrateRequest, k api.Idempotency) (api.Operation, error)
 }
 
+// Rebuilds replaces the root disks of instances.
+type Rebuilds interface {
+	// Plan changes nothing. It returns "precondition" with every reason at once,
+	// and "busy" with the holding operation.
+	Plan(ctx context.Context, ref api.Ref, r api.RebuildRequest) (api.RebuildPlan, error)
+	// Rebuild returns the same at once, before anything is begun.
+	Rebuild(ctx context.Context, ref api.Ref, r api.RebuildRequest, k api.Idempotency) (api.Operation, error)
+}
+
 // Incoming is the destination's side of a migration. All but Facts and Reserve
 // return "not-found" for an id that is not, or no longer, known.
 type Incoming interface {

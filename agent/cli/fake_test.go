@@ -37,7 +37,7 @@ func startFake(t *testing.T) *fake {
 		cancels: make(chan string, 10), watched: make(chan string, 100), hung: map[string]bool{"op-slow": true},
 	}
 	server, err := http.New(http.Options{
-		Instances: fakeInstances{}, Actions: f, Migrations: f, Incoming: fakeIncoming{},
+		Instances: fakeInstances{}, Actions: f, Migrations: f, Rebuilds: fakeRebuilds{f}, Incoming: fakeIncoming{},
 		Operations: fakeOperations{f}, Templates: fakeTemplates{f}, Targets: f, Hosts: fakeHost{},
 	})
 	if err != nil {

@@ -106,7 +106,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	}
 	defer s.incoming.Close()
 	server, err := http.New(http.Options{
-		Instances: s.instances, Actions: s.instances, Migrations: s.migrations, Incoming: s.incoming, Operations: d.ops,
+		Instances: s.instances, Actions: s.instances, Migrations: s.migrations, Rebuilds: s.rebuilds, Incoming: s.incoming, Operations: d.ops,
 		Templates: s.templates, Targets: s.targets, Hosts: s.host, Log: d.log.With("part", "http"),
 		Senders: d.config.Templates.Senders, Sent: d.metrics.SyncSent,
 		Metrics: d.metrics.Handler(), Version: d.version, Observe: d.metrics.HTTP,

@@ -17,6 +17,7 @@ import (
 	"github.com/wherry-kvm/wherry/agent/migrate"
 	"github.com/wherry-kvm/wherry/agent/operation"
 	"github.com/wherry-kvm/wherry/agent/power"
+	"github.com/wherry-kvm/wherry/agent/rebuild"
 	agenttarget "github.com/wherry-kvm/wherry/agent/target"
 	"github.com/wherry-kvm/wherry/agent/templates"
 	"github.com/wherry-kvm/wherry/template"
@@ -30,6 +31,7 @@ type services struct {
 	host       *host.Service
 	instances  *instance.Service
 	migrations *migrate.Service
+	rebuilds   *rebuild.Service
 	incoming   *incoming.Service
 	templates  *templates.Service
 	targets    *agenttarget.Service
@@ -73,6 +75,9 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Dial: d.peers.migration, Observer: d.metrics,
 		Log: d.log.With("part", "migrate"), Now: now, SelfURL: d.selfURL(), TLS: c.Migration.TLS, Timeout: c.Migration.Timeout,
 		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease})
+	s.rebuilds = rebuild.New(rebuild.Options{Hypervisor: d.hv, Definer: d.hv, Power: s.instances, Templates: s.templates, Bases: s.templates,
+		Chains: s.chains, Digester: d.digester, Host: s.host, Volumes: rebuild.Files{Runner: d.runner}, Records: d.records,
+		Operations: d.ops, Log: d.log.With("part", "rebuild"), Now: now})
 	s.incoming, err = incoming.New(ctx, incoming.Options{Hypervisor: d.hv, Host: s.host, Templates: s.templates, Targets: s.targets,
 		Store: d.store, Records: d.records, Digester: d.digester, Runner: d.runner, Log: d.log.With("part", "incoming"), Now: now,
 		Busy: d.ops.Holder, LibvirtURI: c.Migration.LibvirtURI, Address: c.Migration.Address, Graphics: c.Migration.Address, Lease: c.Migration.Lease})

@@ -28,6 +28,8 @@ const (
 	// recoveredAtLeast is what a guest is given after the agent was lost: a
 	// press of the button may have been lost with it.
 	recoveredAtLeast = 15 * time.Second
+	// lookTimeout bounds the look at an instance that is to be stopped.
+	lookTimeout = 5 * time.Second
 	// libvirtPatience is how long a recovery waits for libvirt.
 	libvirtPatience = 2 * time.Minute
 )
@@ -59,16 +61,20 @@ func claim(r api.StopRequest) operation.Claim {
 	return operation.ClaimStop
 }
 
-// whose gives the UUID of the instance. Where libvirt does not answer the
-// record tells: a process can be ended without libvirt.
+// whose gives the UUID of the instance. Where libvirt does not answer, or not
+// soon, the record tells: a process can be ended without libvirt.
 func (s *Service) whose(ctx context.Context, ref api.Ref) (string, error) {
-	d, err := s.find(ctx, ref)
-	if api.CodeOf(err) == "libvirt-down" {
-		if rec, recErr := s.Records.Read(ref); recErr == nil {
-			return rec.UUID, nil
-		}
+	soon, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	d, err := s.find(soon, ref)
+	if err == nil || api.CodeOf(err) == "not-found" || ctx.Err() != nil {
+		return d.UUID, err
 	}
-	return d.UUID, err
+	if rec, recErr := s.Records.Read(ref); recErr == nil {
+		s.Log.Warn("libvirt does not answer, the record tells whose process it is", "instance", ref.String(), "error", err)
+		return rec.UUID, nil
+	}
+	return "", err
 }
 
 // stopping is what the journal keeps of a stop.

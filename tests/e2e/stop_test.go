@@ -1,0 +1,204 @@
+//go:build lab
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/tests/harness"
+)
+
+func seconds(n int) api.Duration { return api.Duration(time.Duration(n) * time.Second) }
+
+// A guest that is asked shuts down in order; one that is down already is
+// success; and started again it is as it was.
+func TestStopInOrder(t *testing.T) {
+	s := begin(t).toStop("vm").start()
+	if r := s.stop(api.StopRequest{}, api.RungACPI); len(r.Rungs) != 1 || r.Rungs[0].Tries != 1 || r.Rungs[0].Took <= 0 {
+		t.Errorf("rungs %+v; want one press", r.Rungs)
+	}
+	s.down(true)
+	s.stop(api.StopRequest{}, api.RungAlready)
+	s.stop(api.StopRequest{Force: true}, api.RungAlready)
+	s.down(true)
+	before := s.boot
+	s.start()
+	s.line("clean vda " + before)
+	s.runsOn()
+}
+
+// The guest's agent is asked first, where it answers. One that does not obey,
+// or does not answer, leaves it to the power button.
+func TestStopByAgent(t *testing.T) {
+	w := begin(t)
+	obeys := w.toStop("obeys", extra(agentPort)).start()
+	obeys.stop(api.StopRequest{}, api.RungAgent)
+	obeys.line("AGENT shutdown")
+	obeys.down(true)
+
+	mute := w.toStop("mute", extra(agentPort), options("wherry.agent=mute")).start()
+	if r := mute.stop(api.StopRequest{Timeout: seconds(15)}, api.RungACPI); len(r.Rungs) != 2 || r.Rungs[0].Rung != api.RungAgent {
+		t.Errorf("rungs %+v; want the agent before the button", r.Rungs)
+	}
+	mute.down(true)
+
+	hangs := w.toStop("hangs", extra(agentPort), options("wherry.agent=hang")).start()
+	if r := hangs.stop(api.StopRequest{Timeout: seconds(30)}, api.RungACPI); len(r.Rungs) != 1 {
+		t.Errorf("rungs %+v; want the button alone", r.Rungs)
+	}
+	hangs.down(true)
+}
+
+// A guest that ignores the button runs on, unless it may be forced, and the
+// metrics tell which was which.
+func TestStopIgnored(t *testing.T) {
+	s := begin(t).toStop("vm", options("wherry.deaf=-1")).start()
+	forced := func() float64 { return s.scraped(s.on)["wherry_forced_stops_total"] }
+	before := forced()
+	op := s.fails(s.stopping(api.StopRequest{Timeout: seconds(7)}), "timeout")
+	if op.Error.Hint == "" || op.Error.Phase != "stop" {
+		t.Errorf("problem %s; want the phase, and what to do", describe(op.Error))
+	}
+	s.line("POWERKEY ignored")
+	s.runsOn()
+	if got := forced(); got != before {
+		t.Errorf("forced stops %v; want none", got-before)
+	}
+	r := s.stop(api.StopRequest{Timeout: seconds(3), OnTimeout: "force"}, api.RungQuit)
+	if len(r.Rungs) != 2 || r.Rungs[0].Rung != api.RungACPI || r.Rungs[0].Took.Std() < 3*time.Second-100*time.Millisecond {
+		t.Errorf("rungs %+v; want the guest to have had its time", r.Rungs)
+	}
+	s.down(false)
+	if got := forced(); got != before+1 || s.scraped(s.on)[`wherry_stop_seconds_count{rung="quit"}`] < 1 {
+		t.Errorf("forced stops %v; want one", got-before)
+	}
+}
+
+// A press during the boot is lost: the button is pressed again.
+func TestStopWhileItBoots(t *testing.T) {
+	s := begin(t).toStop("vm")
+	op, err := s.on.api.Start(s.ctx, ref(s.name), "")
+	s.run(s.on, op, err)
+	s.connect()
+	r := s.stop(api.StopRequest{}, api.RungACPI)
+	if r.Rungs[0].Tries < 2 {
+		t.Logf("rungs %+v: this boot took the first press", r.Rungs)
+	}
+	boots, err := s.guest.Boots(s.ctx)
+	s.must(err)
+	s.boot = strings.Join(boots, "")
+	s.down(true)
+}
+
+// What a guest is paused for decides: a user's pause ends by the newer wish, an
+// I/O error does not, and says so at once.
+func TestStopPaused(t *testing.T) {
+	w := begin(t)
+	s := w.toStop("user").start()
+	w.exec(s.on, "virsh", "-q", "suspend", s.name)
+	s.stop(api.StopRequest{}, api.RungACPI)
+	s.down(true)
+
+	// A disk that fills up: QEMU stops the guest, which would lose the write.
+	full := w.toStop("full", func(d *harness.Domain) {
+		d.Options = "wherry.pace=2ms"
+		d.Disks = append(d.Disks, harness.Disk{Target: "vdb", Source: "/srv/second/full/vdb.qcow2"})
+	})
+	w.exec(w.a, "sh", "-c", "mkdir -p /srv/second/full && mount -t tmpfs -o size=3M tmpfs /srv/second/full")
+	w.cleanup("unmounting", func(ctx context.Context) error {
+		_, err := w.a.Exec(ctx, "sh", "-c", "umount -l /srv/second/full; rmdir /srv/second/full; true")
+		return err
+	})
+	w.volume(w.a, "/srv/second/full/vdb.qcow2", "qcow2")
+	full.start()
+	w.must(harness.Until(w.ctx, "the guest to be paused by an I/O error", func(ctx context.Context) error {
+		out, err := w.a.Virsh(ctx, "domstate", "--reason", full.name)
+		if err == nil && !strings.Contains(out, "I/O error") {
+			err = fmt.Errorf("it is %s", out)
+		}
+		return err
+	}))
+	full.within(5*time.Second, "saying that it cannot answer", func() { full.fails(full.stopping(api.StopRequest{}), "conflict") })
+	if out, err := w.a.Virsh(w.ctx, "domstate", "--reason", full.name); err != nil || !strings.Contains(out, "I/O error") {
+		t.Errorf("it is %s (%v); want it as it was", out, err)
+	}
+	full.within(15*time.Second, "forcing it", func() { full.stop(api.StopRequest{OnTimeout: "force"}, api.RungQuit) })
+	full.down(false)
+}
+
+// A QEMU that is stopped by SIGSTOP answers nothing. It holds up nobody else,
+// and is killed where that is allowed.
+func TestStopOfAFrozenQEMU(t *testing.T) {
+	w := begin(t)
+	frozen, other := w.toStop("frozen", options("wherry.deaf=-1")).start(), w.toStop("other").start()
+	w.must(frozen.signal(w.ctx, "STOP"))
+	slow := frozen.stopping(api.StopRequest{Timeout: seconds(10)})
+	other.within(8*time.Second, "stopping another", func() { other.stop(api.StopRequest{}, api.RungACPI) })
+	other.down(true)
+	if op, err := w.a.api.Operation(w.ctx, slow); err != nil || op.Ended() {
+		t.Errorf("operation %+v, error %v; want the frozen one to be waited for yet", op, err)
+	}
+	frozen.within(3*time.Second, "listing the instances", func() {
+		_, err := w.a.api.Instances(w.ctx, api.DefaultProject)
+		w.must(err)
+	})
+	frozen.fails(slow, "timeout")
+	w.must(frozen.signal(w.ctx, "CONT"))
+	frozen.runsOn() // the press has arrived by now, and was ignored
+	w.must(frozen.signal(w.ctx, "STOP"))
+	if r := frozen.stop(api.StopRequest{Force: true}, api.RungKill); len(r.Rungs) != 3 {
+		t.Errorf("rungs %+v; want quit, SIGTERM, SIGKILL", r.Rungs)
+	}
+	frozen.down(false)
+}
+
+// Several are stopped at once, each slow to go: all are told before the first
+// is down, and together they take hardly longer than one.
+func TestManyStopAtOnce(t *testing.T) {
+	w := begin(t)
+	const n = 6
+	var all []*stopped
+	for i := range n {
+		all = append(all, w.toStop(fmt.Sprint("vm", i), options("wherry.slow=6s wherry.pace=500ms")))
+	}
+	for _, s := range all {
+		s.start()
+	}
+	events := w.heard(w.a)
+	began := time.Now()
+	for _, s := range all {
+		s.stopping(api.StopRequest{})
+	}
+	begun, down := 0, 0
+	for down < n {
+		w.event(events, "the end of a stop", func(e api.Event) bool {
+			if op := e.Operation; op != nil && op.Kind == "stop" && op.CreatedAt.After(began.Add(-time.Minute)) {
+				switch {
+				case e.Detail == "stop: running":
+					begun++
+				case op.Ended():
+					if op.Status != api.StatusSucceeded {
+						t.Errorf("stop of %q: %s", op.Instance, describe(op.Error))
+					}
+					down++
+					return true
+				}
+			}
+			return false
+		})
+		if begun < n {
+			t.Fatalf("%d of %d were begun when one was down", begun, n)
+		}
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("%d that take 6 s each took %s together", n, took.Round(time.Millisecond))
+	}
+	for _, s := range all {
+		s.down(true)
+	}
+}

@@ -11,9 +11,9 @@ import (
 	"github.com/wherry-kvm/wherry/tests/lab/guest/block"
 )
 
-// The block is copied out as a file: the image may be of any format.
+// The block is copied out as a file: the image may be of any format. Of what qemu-img counts, the skipped blocks are part.
 const cleanScript = `set -e; out=$(mktemp); trap 'rm -f "$out"' EXIT
-qemu-img dd -f "$1" -O raw bs=4096 skip="$2" count=1 if="$0" of="$out" >/dev/null; base64 -w 0 "$out"`
+qemu-img dd -f "$1" -O raw bs=4096 skip="$2" count="$(($2 + 1))" if="$0" of="$out" >/dev/null; base64 -w 0 "$out"`
 
 // Clean tells which boot of a guest ended in order, as the disk itself says, which no guest may have open. It is "" where
 // the last one did not: its power was cut.

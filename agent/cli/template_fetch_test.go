@@ -55,3 +55,27 @@ func TestRetryText(t *testing.T) {
 		}
 	}
 }
+
+func TestCopyState(t *testing.T) {
+	removed := api.Template{RemovedAt: &created}
+	used := removed
+	used.Refs = rocky9.Refs
+	for want, row := range map[string]struct {
+		of   api.Template
+		copy api.TemplateCopy
+	}{
+		"-":                         {rocky9, api.TemplateCopy{}},
+		"ready":                     {rocky9, api.TemplateCopy{State: api.CopyReady}},
+		"syncing 42%":               {rocky9, api.TemplateCopy{State: api.CopySyncing, Progress: 42, BytesDone: 42, BytesTotal: 100}},
+		"downloading 1.0 GiB":       {rocky9, api.TemplateCopy{State: api.CopyDownloading, BytesDone: 1 << 30, BytesTotal: -1}},
+		"failed (tls)":              {rocky9, api.TemplateCopy{State: api.CopyFailed, Code: "tls"}},
+		"removed":                   {removed, api.TemplateCopy{State: api.CopyReady}},
+		"removed, in use":           {used, api.TemplateCopy{State: api.CopyReady}},
+		"removed, failed (changed)": {used, api.TemplateCopy{State: api.CopyFailed, Code: "changed"}},
+		"removed, missing":          {used, api.TemplateCopy{State: api.CopyMissing}},
+	} {
+		if got := copyState(row.of, row.copy); got != want {
+			t.Errorf("%+v is shown as %q, want %q", row.copy, got, want)
+		}
+	}
+}

@@ -56,11 +56,23 @@ func someUsers(users []string) string {
 }
 
 // copyState is the state with what belongs to it: how far a fetch is, or why
-// it failed.
+// it failed. The copy of a removed template matters while something stands on
+// it.
 func copyState(t api.Template, c api.TemplateCopy) string {
+	if t.RemovedAt == nil {
+		return ownState(c)
+	}
 	switch {
-	case t.RemovedAt != nil:
+	case len(t.Refs) == 0:
 		return "removed"
+	case c.State == api.CopyReady:
+		return "removed, in use"
+	}
+	return "removed, " + ownState(c)
+}
+
+func ownState(c api.TemplateCopy) string {
+	switch {
 	case c.State == api.CopyDownloading || c.State == api.CopySyncing || c.State == api.CopyVerifying:
 		if c.BytesTotal < 0 {
 			return c.State + " " + config.FormatSize(c.BytesDone)
@@ -109,7 +121,7 @@ func copyInfo(w io.Writer, t api.Template, c api.TemplateCopy, now time.Time) {
 	if c.BytesTotal > 0 && c.State != api.CopyReady {
 		row(w, "  received", fmt.Sprintf("%s of %s", config.FormatSize(c.BytesDone), config.FormatSize(c.BytesTotal)))
 	}
-	if c.Allocated > 0 {
+	if c.Allocated > 0 && c.State != api.CopyMissing && c.State != api.CopyFailed {
 		row(w, "  on disk", config.FormatSize(c.Allocated))
 	}
 	if c.FailedSince != nil {

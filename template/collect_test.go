@@ -440,7 +440,7 @@ func TestUnowned(t *testing.T) {
 			t.Errorf("unowned (-want +got): %s", d)
 		}
 		must(t, os.Remove(stray))
-		pass(template.DefaultCheckInterval)
+		pass(template.DefaultCollectInterval)
 		if got := h.Unowned(); len(got) != 2 {
 			t.Errorf("unowned %+v", got)
 		}

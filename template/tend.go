@@ -13,7 +13,8 @@ import (
 // Tending is how copies are looked after once they are ready: whether they are
 // still what they were, and whether anybody needs them. All of it is optional.
 type Tending struct {
-	// Interval is from one look to the next; default a minute.
+	// Interval is from one look at the copies to the next; default ten seconds:
+	// an instance may be starting on one that is gone.
 	Interval time.Duration
 	// ReadRate bounds, in bytes per second, how fast a copy is read that has
 	// changed: guests read from the same disk. Default 128 MiB; a scrub that
@@ -36,8 +37,11 @@ type Tending struct {
 
 // Defaults of [Tending].
 const (
-	DefaultCheckInterval = time.Minute
-	DefaultReadRate      = 128 << 20
+	DefaultCheckInterval = 10 * time.Second
+	// DefaultCollectInterval is from one search for unused copies and for files
+	// that nobody owns to the next: it reads the chains of all instances.
+	DefaultCollectInterval = time.Minute
+	DefaultReadRate        = 128 << 20
 )
 
 func (o *Tending) defaults() {
@@ -79,12 +83,13 @@ func spaceOf(folder string) (Space, error) {
 // Tend looks after the copies until ctx ends: at once, then at every interval,
 // and as soon as one seems to have changed.
 func (r *Registry) Tend(ctx context.Context) {
+	var collected time.Time
 	for {
 		r.Check(ctx)
-		if err := r.Collect(ctx); err != nil && ctx.Err() == nil {
-			r.log.Warn("template copies that nothing stands on were not deleted", "error", err)
+		if now := r.now(); collected.IsZero() || now.Sub(collected) >= DefaultCollectInterval {
+			collected = now
+			r.tidy(ctx)
 		}
-		r.findUnowned(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -92,6 +97,14 @@ func (r *Registry) Tend(ctx context.Context) {
 		case <-r.after(r.tending.Interval):
 		}
 	}
+}
+
+// tidy deletes what nothing stands on, and finds what nobody owns.
+func (r *Registry) tidy(ctx context.Context) {
+	if err := r.Collect(ctx); err != nil && ctx.Err() == nil {
+		r.log.Warn("template copies that nothing stands on were not deleted", "error", err)
+	}
+	r.findUnowned(ctx)
 }
 
 // tendSoon has Tend look again before its time.

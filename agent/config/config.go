@@ -157,7 +157,7 @@ func Default() Config {
 			RetryMax:       5 * time.Minute,
 			Downloads:      4,
 			Senders:        3,
-			CheckInterval:  time.Minute,
+			CheckInterval:  10 * time.Second,
 			MinFree:        5,
 		},
 		Targets: Targets{FileFolders: []string{}},

@@ -19,6 +19,7 @@ import (
 	"github.com/wherry-kvm/wherry/agent/store"
 	"github.com/wherry-kvm/wherry/http"
 	"github.com/wherry-kvm/wherry/hypervisor"
+	"github.com/wherry-kvm/wherry/template"
 	"github.com/wherry-kvm/wherry/volume"
 )
 
@@ -151,7 +152,8 @@ func (d *daemon) background(ctx context.Context, s *services) {
 	d.work.Go(func() {
 		tick := time.NewTicker(sweepEvery)
 		defer tick.Stop()
-		s.templates.Refs.Run(ctx, tick.C, d.config.Templates.CheckInterval)
+		// A disagreement is told when it has lasted: instances come and go.
+		s.templates.Refs.Run(ctx, tick.C, template.DefaultCollectInterval)
 	})
 	d.work.Go(func() { d.cleanUp(ctx, d.cleaner(s)) })
 	d.work.Go(func() { s.warm.run(ctx) })

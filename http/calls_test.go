@@ -41,7 +41,12 @@ var (
 		ID: "in1", Operation: "op1", Project: "default", Name: "vm1", UUID: aUUID, State: "ready", Lease: aTime,
 		Disks: []api.IncomingPlace{{Target: "vda", Path: "/images/vm1.qcow2", Format: "qcow2"}},
 	}
-	aHost    = api.Host{Name: "a", UUID: aUUID, Pools: []api.Pool{{Name: "default", Type: "dir", Active: true}}, Counts: map[string]int{"running": 1}}
+	aHost     = api.Host{Name: "a", UUID: aUUID, Pools: []api.Pool{{Name: "default", Type: "dir", Active: true}}, Counts: map[string]int{"running": 1}}
+	aPolicy   = api.StopPolicy{Priority: -10, Timeout: api.Duration(90 * time.Second), Action: api.StopForce}
+	aHook     = api.HookRequest{Name: "vm1", UUID: aUUID, Operation: "release", Reason: "shutdown"}
+	aShutdown = api.Shutdown{Running: true, Operation: "01JD7ZK3M8", Result: &api.ShutdownResult{By: "agent", Began: aTime, Deadline: aTime,
+		Instances: []api.ShutdownInstance{{Project: "default", Name: "vm1", UUID: aUUID, Priority: 10, Outcome: api.ShutdownStopped, Rung: api.RungACPI,
+			Rungs: []api.RungTime{{Rung: api.RungACPI, Took: api.Duration(time.Second), Tries: 1}}, Took: api.Duration(time.Second)}}}}
 	aRef     = api.Ref{Project: "blue", Name: "vm 1+ü"} // a name that must be escaped
 	aMigrate = api.MigrateRequest{
 		Destination: "https://b:8470", Mode: "auto", Seed: "off", Bandwidth: 1 << 20, MaxDowntime: api.Duration(300 * time.Millisecond),
@@ -203,6 +208,18 @@ func everyCall(a *agent, s *seen) []struct {
 		HostFn:  func(context.Context) (api.Host, error) { s.note(); return aHost, nil },
 		ReadyFn: func(context.Context) error { s.note("ready"); return nil },
 	}
+	a.shutdowns = fakeShutdowns{
+		ShutdownFn: func(_ context.Context, r api.ShutdownRequest, k api.Idempotency) (api.Operation, error) {
+			s.note(r, k.Key)
+			return anOp, nil
+		},
+		StatusFn: func(context.Context) (api.Shutdown, error) { s.note("status"); return aShutdown, nil },
+		PolicyFn: func(_ context.Context, ref api.Ref, p api.StopPolicy) (api.StopPolicy, error) {
+			s.note(ref, p)
+			return p, nil
+		},
+		EndedFn: func(_ context.Context, r api.HookRequest) error { s.note(r); return nil },
+	}
 	a.options.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s.note("metrics")
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -217,11 +234,16 @@ func everyCall(a *agent, s *seen) []struct {
 	}
 	type ctx = context.Context
 	type cl = *client.Client
-	create := api.CreateRequest{Name: "vm1", Template: "rocky9", Pool: "default", DiskSize: 1 << 30, Clone: "linked", VCPUs: 2, Memory: 1 << 30, Start: true}
+	shutdown := api.ShutdownRequest{Timeout: api.Duration(4 * time.Minute)}
+	create := api.CreateRequest{Name: "vm1", Template: "rocky9", Pool: "default", DiskSize: 1 << 30, Clone: "linked", VCPUs: 2, Memory: 1 << 30, Start: true, Stop: &aPolicy}
 	stop := api.StopRequest{Timeout: api.Duration(90 * time.Second), OnTimeout: "force"}
 	commit := api.CommitRequest{Record: &aRecord}
 	return []row{
 		{"GET /v1/host", func(x ctx, c cl) (any, error) { return c.Host(x) }, nil, aHost},
+		{"GET /v1/host/shutdown", func(x ctx, c cl) (any, error) { return c.ShutdownStatus(x) }, []any{"status"}, aShutdown},
+		{"POST /v1/host/shutdown", func(x ctx, c cl) (any, error) { return c.Shutdown(x, shutdown, "k8") }, []any{shutdown, "k8"}, anOp},
+		{"POST /v1/host/hook", func(x ctx, c cl) (any, error) { return nil, c.Hook(x, aHook) }, []any{aHook}, nil},
+		{"PUT /v1/instances/:name/stop-policy", func(x ctx, c cl) (any, error) { return c.SetStopPolicy(x, aRef, aPolicy) }, []any{aRef, aPolicy}, aPolicy},
 		{"GET /v1/instances", func(x ctx, c cl) (any, error) { return c.Instances(x, "") }, []any{"default"}, []api.Instance{anInstance}},
 		{"GET /v1/instances", func(x ctx, c cl) (any, error) { return c.Instances(x, "blue") }, []any{"blue"}, []api.Instance{anInstance}},
 		{"GET /v1/instances", func(x ctx, c cl) (any, error) { return c.Instances(x, client.AllProjects) }, []any{""}, []api.Instance{anInstance}},

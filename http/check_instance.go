@@ -33,6 +33,9 @@ func checkCreate(r api.CreateRequest) (f faults) {
 	if r.ConsoleLog != "" {
 		f.file("console_log", r.ConsoleLog)
 	}
+	if r.Stop != nil {
+		f.stopPolicy("stop.", *r.Stop)
+	}
 	return f
 }
 

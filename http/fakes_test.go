@@ -181,3 +181,22 @@ type fakeHosts struct {
 
 func (f *fakeHosts) Host(ctx context.Context) (api.Host, error) { return f.HostFn(ctx) }
 func (f *fakeHosts) Ready(ctx context.Context) error            { return f.ReadyFn(ctx) }
+
+type fakeShutdowns struct {
+	ShutdownFn func(ctx context.Context, r api.ShutdownRequest, k api.Idempotency) (api.Operation, error)
+	StatusFn   func(ctx context.Context) (api.Shutdown, error)
+	PolicyFn   func(ctx context.Context, ref api.Ref, p api.StopPolicy) (api.StopPolicy, error)
+	EndedFn    func(ctx context.Context, r api.HookRequest) error
+}
+
+func (f *fakeShutdowns) Shutdown(ctx context.Context, r api.ShutdownRequest, k api.Idempotency) (api.Operation, error) {
+	return f.ShutdownFn(ctx, r, k)
+}
+
+func (f *fakeShutdowns) Status(ctx context.Context) (api.Shutdown, error) { return f.StatusFn(ctx) }
+
+func (f *fakeShutdowns) Policy(ctx context.Context, ref api.Ref, p api.StopPolicy) (api.StopPolicy, error) {
+	return f.PolicyFn(ctx, ref, p)
+}
+
+func (f *fakeShutdowns) Ended(ctx context.Context, r api.HookRequest) error { return f.EndedFn(ctx, r) }

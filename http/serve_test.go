@@ -34,6 +34,7 @@ type agent struct {
 	templates  fakeTemplates
 	targets    fakeTargets
 	hosts      fakeHosts
+	shutdowns  fakeShutdowns
 
 	options wherry.Options
 	socket  string
@@ -68,7 +69,7 @@ func newAgent(t *testing.T) *agent {
 	a.hosts.ReadyFn = func(context.Context) error { return nil }
 	a.options = wherry.Options{
 		Instances: &a.instances, Actions: &a.actions, Migrations: &a.migrations, Rebuilds: &a.rebuilds, Incoming: &a.incoming,
-		Operations: &a.operations, Templates: &a.templates, Targets: &a.targets, Hosts: &a.hosts,
+		Operations: &a.operations, Templates: &a.templates, Targets: &a.targets, Hosts: &a.hosts, Shutdowns: &a.shutdowns,
 		Log:     slog.New(slog.NewTextHandler(&a.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Version: "test",
 	}

@@ -37,6 +37,7 @@ type Options struct {
 	Templates  Templates
 	Targets    Targets
 	Hosts      Hosts
+	Shutdowns  Shutdowns
 
 	// Log gets one record for each request. Default: nothing is logged.
 	Log *slog.Logger

@@ -35,6 +35,21 @@ type InstanceActions interface {
 	Restart(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error)
 }
 
+// Shutdowns stops the host's instances, all at once, and knows how each is to
+// go down.
+type Shutdowns interface {
+	// Shutdown joins one that is under way. An operation without an id means
+	// that it goes on without the store; Status follows it.
+	Shutdown(ctx context.Context, r api.ShutdownRequest, k api.Idempotency) (api.Operation, error)
+	Status(ctx context.Context) (api.Shutdown, error)
+	// Policy sets how an instance goes down with the host. It returns
+	// "precondition" for one without a record.
+	Policy(ctx context.Context, ref api.Ref, p api.StopPolicy) (api.StopPolicy, error)
+	// Ended hears from libvirt's hook that an instance has ended. Libvirt waits:
+	// it returns at once, and what is owed is done after that.
+	Ended(ctx context.Context, r api.HookRequest) error
+}
+
 // Migrations plans and starts migrations.
 type Migrations interface {
 	// Plan changes nothing. It returns "refused" with every reason at once.

@@ -263,7 +263,7 @@ func (c *creation) writeRecord(ctx context.Context, d hypervisor.Domain) error {
 	if err != nil {
 		return inspect.Problem(c.ref, err)
 	}
-	rec := api.Record{Project: c.ref.Project, Name: c.ref.Name, UUID: d.UUID, DomainXML: xml, Template: c.r.Template,
+	rec := api.Record{Project: c.ref.Project, Name: c.ref.Name, UUID: d.UUID, DomainXML: xml, Template: c.r.Template, Stop: c.r.Stop,
 		PowerState: "stopped", UpdatedAt: c.Now().UTC(), Disks: []api.RecordDisk{}}
 	parsed, err := domainxml.Parse(xml)
 	if err != nil {

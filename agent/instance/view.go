@@ -52,7 +52,7 @@ func view(d hypervisor.Domain, r *api.Record, ill map[api.Ref][]string) api.Inst
 		i.State, i.Reason = "incoming", "arriving from another host"
 	}
 	if r != nil {
-		i.Project, i.Managed, i.Template = r.Project, true, r.Template
+		i.Project, i.Managed, i.Template, i.Stop = r.Project, true, r.Template, r.Stop
 	}
 	i.Health = api.HealthOK
 	if reasons := ill[api.Ref{Project: i.Project, Name: i.Name}]; len(reasons) > 0 {

@@ -163,6 +163,7 @@ type Record struct {
 	Template   string       `json:"template,omitempty" yaml:"template,omitempty"`
 	Disks      []RecordDisk `json:"disks" yaml:"disks"`
 	Targets    []Target     `json:"targets,omitempty" yaml:"targets,omitempty"`
+	Stop       *StopPolicy  `json:"stop,omitempty" yaml:"stop,omitempty"`
 	PowerState string       `json:"power_state" yaml:"power_state"`
 	UpdatedAt  time.Time    `json:"updated_at" yaml:"updated_at"`
 }

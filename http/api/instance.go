@@ -39,6 +39,8 @@ type Instance struct {
 	Snapshots int    `json:"snapshots,omitempty"`
 	Disks     []Disk `json:"disks,omitempty"`
 	Operation string `json:"operation,omitempty"`
+	// Stop says how the instance goes down with its host, where somebody has said.
+	Stop *StopPolicy `json:"stop,omitempty"`
 	// Lock is nil while nobody holds the instance.
 	Lock *Lock `json:"lock,omitempty"`
 	// Health is "ok", or "degraded" where HealthReasons tell why: an image that
@@ -108,6 +110,8 @@ type CreateRequest struct {
 	// ConsoleLog is a file of the host that gets a copy of the serial console.
 	ConsoleLog string `json:"console_log,omitempty"`
 	Start      bool   `json:"start,omitempty"`
+	// Stop says how the instance goes down with its host.
+	Stop *StopPolicy `json:"stop,omitempty"`
 }
 
 // Boot is a direct kernel boot. The files must lie at the same paths on every

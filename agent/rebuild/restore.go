@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 )
@@ -80,7 +81,12 @@ func (b *rebuild) putBack(ctx context.Context) error {
 	if err := b.Definer.Define(ctx, b.j.Before); err != nil {
 		return fmt.Errorf("putting the definition back: %w", err)
 	}
-	if b.j.Record == nil {
+	// A record that says the old one already may have been written since: by a
+	// start, before a crash.
+	switch rec, err := b.Records.Of(b.ref, b.j.UUID); {
+	case errors.Is(err, record.ErrNotFound), err == nil && !b.records(rec, b.j.Path):
+		return nil
+	case b.j.Record == nil:
 		return b.Keeper.Remove(b.ref)
 	}
 	return b.Keeper.Write(*b.j.Record)

@@ -118,8 +118,7 @@ func (b *rebuild) keep(ctx context.Context) error {
 	case err != nil:
 		return api.NewProblem("internal", "%w", err)
 	}
-	at := func(r api.RecordDisk) bool { return r.Target == b.j.Plan.Disk && r.Path == b.j.Path }
-	if slices.ContainsFunc(rec.Disks, at) {
+	if b.records(rec, b.j.Path) {
 		return nil // before a crash; it may have been started since
 	}
 	text, err := b.Hypervisor.XML(ctx, b.ref.Name, true)
@@ -136,6 +135,11 @@ func (b *rebuild) keep(ctx context.Context) error {
 		return api.NewProblem("internal", "%w", err)
 	}
 	return nil
+}
+
+// records tells whether the record has a volume as the root disk.
+func (b *rebuild) records(r api.Record, path string) bool {
+	return slices.ContainsFunc(r.Disks, func(d api.RecordDisk) bool { return d.Target == b.j.Plan.Disk && d.Path == path })
 }
 
 // disks are those of the record: the root disk as it is now, the others as they

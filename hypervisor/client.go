@@ -51,11 +51,12 @@ type Client struct {
 	control *link
 	running chan struct{} // non-nil while Run is running; closed when it ends
 
-	stop     context.CancelFunc
-	stopped  context.Context
-	handles  atomic.Int64
-	statsMu  chan struct{} // one bulk read at a time
-	statsCon *link
+	stop    context.CancelFunc
+	stopped context.Context
+	handles atomic.Int64
+	statsMu chan struct{} // one bulk read at a time
+
+	stats, looks spare
 }
 
 // New makes a client that has no connection yet; see Run.

@@ -9,6 +9,8 @@
 // without a deadline is given one (Options.CallTimeout).
 //
 // A libvirt connection serves five requests at a time (max_client_requests)
-// and a migration holds one for its whole length. So there is one connection
-// for control, one for statistics, and one for each migration.
+// and a migration holds one for its whole length, as a call does that waits for
+// a QEMU that hangs. So there is one connection for control, one for looks that
+// never wait for QEMU, one for statistics, one for each migration, and two for
+// each domain that is being stopped.
 package hypervisor

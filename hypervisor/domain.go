@@ -30,7 +30,7 @@ func (d Domain) Active() bool {
 // Domains lists every domain of this host, running or not. It asks in bulk and
 // asks QEMU nothing, so a domain that is arriving or hangs delays nobody.
 func (c *Client) Domains(ctx context.Context) ([]Domain, error) {
-	return onControl(ctx, c, "list domains", "", func(l *link) ([]Domain, error) {
+	return onLooks(ctx, c, "list domains", "", func(l *link) ([]Domain, error) {
 		marks, err := l.marks()
 		if err != nil {
 			return nil, err
@@ -65,7 +65,7 @@ func (c *Client) Domains(ctx context.Context) ([]Domain, error) {
 
 // Domain returns one domain by name, or ErrNoDomain.
 func (c *Client) Domain(ctx context.Context, name string) (Domain, error) {
-	return onControl(ctx, c, "look up domain", name, func(l *link) (Domain, error) {
+	return onLooks(ctx, c, "look up domain", name, func(l *link) (Domain, error) {
 		d, free, err := l.domain(name)
 		if err != nil {
 			return Domain{}, err
@@ -77,7 +77,7 @@ func (c *Client) Domain(ctx context.Context, name string) (Domain, error) {
 
 // DomainByUUID returns one domain by UUID, or ErrNoDomain.
 func (c *Client) DomainByUUID(ctx context.Context, uuid string) (Domain, error) {
-	return onControl(ctx, c, "look up domain", uuid, func(l *link) (Domain, error) {
+	return onLooks(ctx, c, "look up domain", uuid, func(l *link) (Domain, error) {
 		d, err := l.conn.LookupDomainByUUIDString(uuid)
 		if err != nil {
 			return Domain{}, err

@@ -88,12 +88,8 @@ func (n *lane) dial() (*link, error) {
 	n.mu.Lock()
 	l := n.link
 	n.mu.Unlock()
-	if l != nil {
-		select {
-		case <-l.lost:
-		default:
-			return l, nil
-		}
+	if l != nil && !l.isGone() {
+		return l, nil
 	}
 	fresh, err := dialLink(n.c.opts.URI, n.c.opts.KeepAlive, n.c.log, &n.c.handles)
 	if err != nil {

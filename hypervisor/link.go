@@ -66,6 +66,16 @@ func (l *link) markLost() {
 	}
 }
 
+// isGone tells whether the connection is known to be gone.
+func (l *link) isGone() bool {
+	select {
+	case <-l.lost:
+		return true
+	default:
+		return false
+	}
+}
+
 // retain keeps the connection open until release; false when it is closing.
 func (l *link) retain() bool {
 	l.mu.Lock()

@@ -178,3 +178,45 @@ func TestWordsMatchLibvirtsNumbers(t *testing.T) {
 		}
 	}
 }
+
+// Calls that hang, as many as the control connection takes, hold up no look.
+func TestLooksPassCallsThatHang(t *testing.T) {
+	c := New(Options{URI: "test:///default", Log: slog.New(slog.DiscardHandler), KeepAlive: KeepAlive{Interval: time.Second, Count: 1}})
+	ctx, stop := context.WithCancel(t.Context())
+	up := c.Subscribe(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	<-up
+	release := make(chan struct{})
+	entered := make(chan struct{}, maxCalls)
+	given, giveUp := context.WithCancel(t.Context())
+	for range maxCalls {
+		go func() {
+			_, _ = onControl(given, c, "hang", "", func(*link) (none, error) { entered <- struct{}{}; <-release; return none{}, nil })
+		}()
+	}
+	for range maxCalls {
+		<-entered
+	}
+	if d, err := c.Domain(t.Context(), "test"); err != nil || d.State != Running {
+		t.Errorf("a look at one: %+v, error %v", d, err)
+	}
+	if all, err := c.Domains(t.Context()); err != nil || len(all) != 1 {
+		t.Errorf("a look at all: %+v, error %v", all, err)
+	}
+	// The connection for looks is made anew when it was lost.
+	c.kept(&c.looks).markLost()
+	if _, err := c.Domain(t.Context(), "test"); err != nil {
+		t.Errorf("after it was lost: %v", err)
+	}
+	giveUp()
+	close(release)
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	emptied(t, c)
+	if _, err := c.Domain(t.Context(), "test"); !errors.Is(err, ErrDown) {
+		t.Errorf("after the end: %v", err)
+	}
+}

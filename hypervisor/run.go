@@ -66,7 +66,7 @@ func (c *Client) hold(ctx context.Context, l *link) {
 	case <-ctx.Done():
 	}
 	c.setControl(nil)
-	c.closeStats()
+	c.closeSpares()
 	l.close()
 	c.hub.publish(Event{Kind: KindConnection, Detail: "down", At: time.Now()})
 }

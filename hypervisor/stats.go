@@ -63,68 +63,11 @@ func (c *Client) Stats(ctx context.Context) ([]Stats, error) {
 	case <-ctx.Done():
 		return nil, wrap(op, "", context.Cause(ctx))
 	}
-	l, err := c.statsLink(ctx)
+	l, err := c.open(ctx, &c.stats, op, "")
 	if err != nil {
 		return nil, err
 	}
 	return do(ctx, l, op, "", readStats)
-}
-
-// statsLink opens the connection for statistics, or gives the open one.
-func (c *Client) statsLink(ctx context.Context) (*link, error) {
-	c.mu.Lock()
-	l := c.statsCon
-	c.mu.Unlock()
-	if l != nil {
-		select {
-		case <-l.lost:
-			c.closeStats()
-		default:
-			return l, nil
-		}
-	}
-	got := make(chan reply[*link], 1)
-	go func() {
-		l, err := dialLink(c.opts.URI, c.opts.KeepAlive, c.log, &c.handles)
-		got <- reply[*link]{l, err}
-	}()
-	select {
-	case r := <-got:
-		if r.err != nil {
-			return nil, r.err
-		}
-		return c.keepStats(r.value)
-	case <-ctx.Done():
-		go func() {
-			if r := <-got; r.err == nil {
-				r.value.close()
-			}
-		}()
-		return nil, wrap("read statistics", "", context.Cause(ctx))
-	}
-}
-
-// keepStats keeps the connection for the next read, unless the client went
-// down meanwhile: then nobody would close it.
-func (c *Client) keepStats(l *link) (*link, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.control == nil {
-		l.close()
-		return nil, wrap("read statistics", "", ErrDown)
-	}
-	c.statsCon = l
-	return l, nil
-}
-
-func (c *Client) closeStats() {
-	c.mu.Lock()
-	l := c.statsCon
-	c.statsCon = nil
-	c.mu.Unlock()
-	if l != nil {
-		l.close()
-	}
 }
 
 func readStats(l *link) ([]Stats, error) {

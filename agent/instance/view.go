@@ -5,12 +5,16 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 )
+
+// disksTimeout is what an instance is given to say what it has open.
+const disksTimeout = 5 * time.Second
 
 // List gives every domain of this host, registered or not. A domain without a
 // record belongs to the default project.
@@ -94,10 +98,19 @@ func (s *Service) Get(ctx context.Context, ref api.Ref) (api.Instance, error) {
 	if d.Incoming {
 		return i, nil // asking its QEMU would wait for the source
 	}
-	if i.Disks, err = s.Disks(ctx, ref); err != nil {
-		return api.Instance{}, err
+	// A QEMU that hangs must not keep anybody from seeing who holds it.
+	bounded, cancel := context.WithTimeout(ctx, disksTimeout)
+	defer cancel()
+	i.Disks, err = s.Disks(bounded, ref)
+	switch {
+	case err == nil:
+		return i, nil
+	case ctx.Err() == nil && bounded.Err() != nil:
+		s.Log.Warn("an instance does not answer", "instance", ref.String(), "error", err)
+		i.Reason = strings.TrimPrefix(i.Reason+"; its QEMU does not answer, its disks are not shown", "; ")
+		return i, nil
 	}
-	return i, nil
+	return api.Instance{}, err
 }
 
 // Disks shows what each disk of an instance stands on.

@@ -2,8 +2,11 @@ package instance_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/agent/operation"
@@ -94,6 +97,36 @@ func TestGet(t *testing.T) {
 	if _, err := w.Get(t.Context(), api.Ref{Project: "blue", Name: "vm"}); api.CodeOf(err) != "not-found" {
 		t.Errorf("of another project: %v", err)
 	}
+}
+
+// silent is an inspector of an instance whose QEMU answers nothing.
+type silent struct{}
+
+func (silent) Inspect(ctx context.Context, _ api.Ref, _ []api.Pool) (inspect.Instance, error) {
+	<-ctx.Done()
+	return inspect.Instance{}, ctx.Err()
+}
+
+// What hangs is shown all the same, with who holds it: that is when one looks.
+func TestGetOfWhatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.have(hypervisor.Running, true)
+		w.Inspector = silent{}
+		op, err := w.engine.Start(t.Context(), operation.Spec{Kind: "stop", Project: ref.Project, Instance: ref.Name, Cancellable: true},
+			func(ctx context.Context, _ *operation.Op) (any, error) { <-ctx.Done(); return nil, ctx.Err() })
+		must(t, err)
+		got, err := w.Get(t.Context(), ref)
+		if err != nil || got.Lock == nil || got.Lock.Operation != op.ID || !strings.Contains(got.Reason, "does not answer") || got.Disks != nil {
+			t.Errorf("instance %+v, error %v", got, err)
+		}
+		ctx, giveUp := context.WithTimeout(t.Context(), time.Second)
+		defer giveUp()
+		if _, err := w.Get(ctx, ref); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the caller has given up: %v", err)
+		}
+		w.closeEngine()
+	})
 }
 
 // The disks of an instance that arrives cannot be asked for.

@@ -51,8 +51,7 @@ func TestStopOvertakesARestart(t *testing.T) {
 // A restart stops in order, and starts again.
 func TestRestart(t *testing.T) {
 	s := begin(t).toStop("vm").start()
-	// The target of its record cannot really be connected.
-	s.exec(s.on, "sh", "-c", `sed -i '/^targets:/,$d' "/var/lib/wherry/records/default/$0.yaml"`, s.name)
+	s.untarget()
 	before := s.boot
 	op, err := s.on.api.Restart(s.ctx, ref(s.name), api.StopRequest{}, "")
 	s.result(s.run(s.on, op, err), api.RungACPI)

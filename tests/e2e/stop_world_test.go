@@ -59,6 +59,7 @@ func extra(xml string) func(*harness.Domain) { return func(d *harness.Domain) { 
 // target that is connected: a login, whose secret libvirt keeps.
 func (s *stopped) start() *stopped {
 	s.Helper()
+	s.untarget()
 	boots, err := s.guest.Boots(s.ctx)
 	s.must(err)
 	op, err := s.on.api.Start(s.ctx, ref(s.name), "")
@@ -98,13 +99,18 @@ secret "$1" | virsh -q secret-define /dev/stdin`
 func (s *stopped) connect() {
 	s.Helper()
 	s.login = api.Target{Portal: "127.0.0.1", IQN: "iqn.2024-01.org.wherry:" + s.name, LUN: 1}.SecretUsage()
-	if s.record("targets:") {
-		s.exec(s.on, "sh", "-c", `sed -i '/^targets:/,$d' "/var/lib/wherry/records/default/$0.yaml"`, s.name)
-	}
+	s.untarget()
 	s.exec(s.on, "sh", "-c", recordScript, s.name, s.login)
 	if !slices.ContainsFunc(s.logins(s.on), func(l string) bool { return strings.Contains(l, s.name) }) {
 		s.Fatalf("logins %q; want that of %q", s.logins(s.on), s.name)
 	}
+}
+
+// untarget takes the target from the record: a start would really connect it.
+func (s *stopped) untarget() {
+	s.Helper()
+	s.exec(s.on, "sh", "-c", `f="/var/lib/wherry/records/default/$0.yaml"
+text=$(awk '/^targets:/ {skip = 1; next} /^[^ -]/ {skip = 0} !skip' "$f") && printf '%s\n' "$text" >"$f"`, s.name)
 }
 
 // record tells whether the instance's record has that text.
@@ -168,7 +174,7 @@ func (s *stopped) down(clean bool) {
 // leftScript prints what must not be there of an instance that is down.
 const leftScript = `pgrep -af -- "-uuid $1"
 ls /run/libvirt/qemu/ | grep -F "$0."
-find /var/lib/wherry/cleanup -type f 2>/dev/null
+find /var/lib/wherry/cleanup -name "$0*" -o -name ".$0*" 2>/dev/null
 find /var/lib/wherry/records -name '.*' -type f
 ls -l /proc/[0-9]*/fd 2>/dev/null | grep -F "$2"
 true`

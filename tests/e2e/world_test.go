@@ -37,7 +37,7 @@ type side struct {
 	logged int // length of the agent's log when the test began
 }
 
-// begin gives a test both hosts, emptied of instances and volumes.
+// begin gives a test both hosts, emptied of templates, instances and volumes.
 func begin(t *testing.T) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTime)
@@ -57,9 +57,9 @@ func begin(t *testing.T) *world {
 	return w
 }
 
-// empty takes every instance, volume and record from a host.
+// empty takes every template, instance, volume and record from a host.
 func (s *side) empty(ctx context.Context) error {
-	if err := s.Reset(ctx); err != nil {
+	if err := errors.Join(s.forget(ctx), s.Reset(ctx)); err != nil {
 		return err
 	}
 	_, err := s.Exec(ctx, "sh", "-c", "mkdir -p /var/lib/wherry/records && rm -rf /var/lib/wherry/records/*")
@@ -112,7 +112,12 @@ func (w *world) logs() {
 
 // unique makes a name for this test.
 func (w *world) unique(name string) string {
-	id := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(w.Name()))
+	id := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(w.Name()))
 	if len(id) > 40 {
 		id = id[len(id)-40:]
 	}

@@ -23,6 +23,8 @@ umount -l "/srv/$1" && rm -f "/run/wherry/$1.img" && rmdir "/srv/$1"`
 // FileSystem gives the host a pool on a file system of its own: "ext4", or "xfs", which takes 300 MiB at least. Sizes are
 // bytes. It returns the pool's folder, which is the root of the file system.
 func (h *Host) FileSystem(ctx context.Context, pool, kind string, size int64) (string, error) {
+	// One that an interrupted test has left is in the way.
+	_ = h.EndFileSystem(ctx, pool)
 	if _, err := h.Exec(ctx, "sh", "-c", fileSystemScript, "sh", pool, kind, fmt.Sprint(size)); err != nil {
 		return "", fmt.Errorf("a file system for pool %q of host %s: %w", pool, h.Name, err)
 	}

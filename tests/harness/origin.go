@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -96,14 +97,21 @@ func (o *Origin) Start(ctx context.Context) error {
 	// Not with the context of this call: the server lives until it is stopped.
 	server := exec.Command(args[0], args[1:]...)
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := server.Start(); err != nil {
+	started, ended := make(chan error), make(chan struct{})
+	go func() {
+		defer close(ended)
+		// What the kernel takes for its parent is a thread: this one stays as long as the server does.
+		runtime.LockOSThread()
+		err := server.Start()
+		started <- err
+		if err == nil {
+			_ = server.Wait() // it is always killed
+		}
+	}()
+	if err := <-started; err != nil {
 		return fmt.Errorf("nginx (tests/install-deps): %w", err)
 	}
-	o.server, o.ended = server, make(chan struct{})
-	go func(ended chan struct{}) {
-		defer close(ended)
-		_ = server.Wait() // it is always killed
-	}(o.ended)
+	o.server, o.ended = server, ended
 	ctx, cancel := context.WithTimeout(ctx, originTime)
 	defer cancel()
 	err := Until(ctx, "nginx to listen", func(context.Context) error {

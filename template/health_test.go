@@ -147,6 +147,10 @@ func TestCheck(t *testing.T) {
 				}
 				return
 			}
+			// What is gone takes no room; what lies there in its place is not ours.
+			if now.State == template.StateMissing && now.Allocated != 0 || now.Code == fault.Changed && now.State == template.StateFailed && now.Allocated == 0 {
+				t.Errorf("%s, and takes %d bytes", now.State, now.Allocated)
+			}
 			if now.Message == "" || now.Class != fault.Local || now.RetryAt == nil || now.FailedSince == nil || now.Attempts != 0 {
 				t.Errorf("copy %+v; want a local fault that is repaired at once", now)
 			}

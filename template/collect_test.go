@@ -320,41 +320,96 @@ func TestFetchBetweenDecisionAndUnlink(t *testing.T) {
 	must(t, <-ended)
 }
 
-// Whoever got a ref has a file to put a volume on, whatever is collected at the
-// same time; and what nobody got a ref to does go.
+// noted calls out before it writes.
+type noted struct {
+	template.Store
+	put func()
+}
+
+func (n *noted) Put(bucket, key string, value []byte) error {
+	n.put()
+	return n.Store.Put(bucket, key, value)
+}
+
+// Whoever got a ref has a file to put a volume on, wherever in a pass of
+// collecting they came; and what was on its way out is promised to nobody.
 func TestRefsRaceWithCollecting(t *testing.T) {
 	h, content := newCollected(t), raw(1, 4096)
 	h.keep.UnusedAge = time.Nanosecond
+	var adding sync.WaitGroup
+	var added error
+	add := func() { adding.Go(func() { added = h.AddRef(t.Context(), "a", ref("/pool/x")) }) }
+	puts := &noted{Store: h.store}
+	h.store = puts
 	h.reopen()
 	site := serveBytes(t, content)
+	puts.put = func() {}
 	_, c := h.ready(spec("a", site.URL, content))
-	h.now = h.now.Add(48 * time.Hour)
-	went := 0
-	for range 200 {
-		var wg sync.WaitGroup
-		var added error
-		wg.Go(func() { added = h.AddRef(t.Context(), "a", ref("/pool/x")) })
-		wg.Go(func() {
-			if err := h.Collect(t.Context()); err != nil {
-				t.Error(err)
+	for _, point := range []struct {
+		name  string
+		put   int  // at which write of the pass it comes; 0: while the chains are read
+		loses bool // it is too late by then
+	}{
+		{"it is found unused", 0, false},
+		{"the note that it goes is written", 1, true},
+		{"the file is gone", 2, true},
+	} {
+		for range 5 {
+			h.now, added = h.now.Add(48*time.Hour), errors.New("nobody asked")
+			h.chains = func(context.Context) (template.Chains, error) {
+				if point.put == 0 {
+					add()
+				}
+				return template.Chains{}, nil
 			}
-		})
-		wg.Wait()
-		switch {
-		case added == nil && !there(c.Path):
-			t.Fatal("a volume was promised a file that is gone")
-		case added == nil:
-			must(t, h.RemoveRef(t.Context(), "/pool/x"))
-			h.now = h.now.Add(48 * time.Hour)
-		case !errors.Is(added, template.ErrNotReady):
-			t.Fatal(added)
-		default:
-			went++
-			must(t, h.Fetch(t.Context(), "a", nil))
-			h.now = h.now.Add(48 * time.Hour)
+			written := 0
+			puts.put = func() {
+				// Those of the adding itself come later, or in point 0.
+				if written++; written == point.put {
+					add()
+				}
+			}
+			must(t, h.Collect(t.Context()))
+			adding.Wait()
+			puts.put = func() {}
+			switch {
+			case added == nil && (point.loses || !there(c.Path)):
+				t.Fatalf("%s: a volume was promised a file that is gone", point.name)
+			case added == nil:
+				must(t, h.RemoveRef(t.Context(), "/pool/x"))
+			case !errors.Is(added, template.ErrNotReady):
+				t.Fatalf("%s: %v", point.name, added)
+			case there(c.Path):
+				t.Fatalf("%s: there is a file, and a volume may not stand on it", point.name)
+			default:
+				must(t, h.Fetch(t.Context(), "a", nil))
+			}
 		}
 	}
-	t.Logf("it went %d times of 200", went)
+}
+
+// Two copies go in one pass, and a volume comes to stand on the second while
+// the first is deleted.
+func TestRefAfterTheDecision(t *testing.T) {
+	h := newCollected(t)
+	h.keep.UnusedAge = time.Hour
+	before := h.change
+	h.change = func(o *template.Options) {
+		before(o)
+		o.Tending.Collected = func(string) { must(t, h.AddRef(t.Context(), "b", ref("/pool/x"))) }
+	}
+	h.reopen()
+	paths := map[string]string{}
+	for i, id := range []string{"a", "b"} {
+		content := raw(uint64(i), 4096)
+		_, c := h.ready(spec(id, serveBytes(t, content).URL, content))
+		paths[id] = c.Path
+	}
+	h.now = h.now.Add(48 * time.Hour)
+	must(t, h.Collect(t.Context()))
+	if there(paths["a"]) || !there(paths["b"]) {
+		t.Errorf("a is there: %t, b: %t", there(paths["a"]), there(paths["b"]))
+	}
 }
 
 // The agent stops between the note that a copy goes and its unlink: the file is

@@ -242,6 +242,8 @@ type agent struct {
 	times  int              // how often they do; 0 = each time
 	lie    map[string]error // what these acts return, having done it
 	after  map[string]func()
+	// reserving is called before a volume is made.
+	reserving func(path string)
 }
 
 func (h *host) agent(more ...func(*agent)) *agent {
@@ -573,7 +575,11 @@ func (f files) Identify(path string) (volume.Owned, error) {
 }
 
 func (f files) Reserve(path string) (own volume.Owned, err error) {
-	return own, errors.Join(f.act("reserve", func() error { own, err = f.real.Reserve(path); return err }))
+	if f.reserving != nil {
+		f.reserving(path)
+	}
+	err = f.act("reserve", func() error { own, err = f.real.Reserve(path); return err })
+	return own, err
 }
 
 func (f files) Format(ctx context.Context, own volume.Owned, s volume.Spec) error {

@@ -42,6 +42,18 @@ func (r *Registry) Usable(id string) (Template, Copy, error) {
 	return t, Copy{}, fmt.Errorf("template %q: %w", id, ErrNotReady)
 }
 
+// LookAt gives the copy whose file lies at a path, or is to lie there, after a
+// look at it: one that was ready and does not look as it did is none any more,
+// and is read or brought again. It reads nothing itself.
+func (r *Registry) LookAt(path string) (Template, Copy, bool) {
+	t, c, known := r.ByPath(path)
+	if !known || c.State != StateReady || r.looksUsable(t, c) {
+		return t, c, known
+	}
+	t, known = r.Lookup(t.ID)
+	return t, t.copyOn(c.Pool), known
+}
+
 func (r *Registry) looksUsable(t Template, c Copy) bool {
 	became, _, err := look(c, t.Size)
 	return r.usable(t.ID, c, became, err)

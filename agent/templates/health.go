@@ -29,10 +29,7 @@ func health(all []api.Template) map[api.Ref][]string {
 			if c.State == api.CopyReady || r.Instance == "" {
 				continue
 			}
-			why := fmt.Sprintf("disk %q stands on template %q, whose copy on pool %q is %s", r.Disk, t.ID, r.Pool, c.State)
-			if c.Message != "" {
-				why += ": " + c.Message
-			}
+			why := fmt.Sprintf("disk %q stands on template %q, whose copy on pool %q %s", r.Disk, t.ID, r.Pool, plight(c))
 			ref := api.Ref{Project: r.Project, Name: r.Instance}
 			out[ref] = append(out[ref], why)
 		}

@@ -46,11 +46,15 @@ func (s *Service) Ready(_ context.Context, id string) (api.Template, string, err
 	case errors.Is(err, template.ErrNotFound):
 		return api.Template{}, "", api.NewProblem("not-found", "%w", err).WithField("template", "not registered on this host")
 	case err != nil:
-		state, message := template.StatePending, ""
-		if len(t.Copies) > 0 {
-			state, message = t.Copies[0].State, t.Copies[0].Message
+		all := show(t).Copies
+		best := api.TemplateCopy{State: api.CopyPending}
+		for i, c := range all {
+			// One that is on its way says more than one that is given up.
+			if i == 0 || best.State == api.CopyFailed && c.State != api.CopyFailed {
+				best = c
+			}
 		}
-		return api.Template{}, "", api.NewProblem("precondition", "template %q is %s %s", id, state, message).
+		return api.Template{}, "", api.NewProblem("precondition", "template %q %s", id, outlook(best)).
 			WithHint("wait for it, or `wherry template retry %s`", id)
 	}
 	return show(t), c.Path, nil

@@ -287,3 +287,30 @@ func TestRecover(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whoever is about to stand on a copy hears what has become of it, and the
+// question is what has it noticed.
+func TestLost(t *testing.T) {
+	w := newWorld(t)
+	path := w.ready("rocky9", []byte("content")).Copies[0].Path
+	for _, sound := range []string{path, "/images/vm.qcow2"} {
+		if why, lost := w.Lost(sound); lost {
+			t.Errorf("%s: %s", sound, why)
+		}
+	}
+	must(t, os.Remove(path))
+	why, lost := w.Lost(path)
+	for _, part := range []string{`template "rocky9", whose copy on pool "default" is lost: the file "` + path + `" is gone`, "(state missing)", "the next attempt is at "} {
+		if !lost || !strings.Contains(why, part) {
+			t.Errorf("%q lacks %q", why, part)
+		}
+	}
+	_, _, err := w.Ready(t.Context(), "rocky9")
+	if p := api.AsProblem(err); p.Code != "precondition" || !strings.HasPrefix(p.Detail, `template "rocky9" is lost: the file "`) || !strings.Contains(p.Detail, "the next attempt is at ") || !strings.Contains(p.Hint, "template retry rocky9") {
+		t.Errorf("ready: %+v", p)
+	}
+	must(t, w.Bring(t.Context(), "rocky9", nil))
+	if why, lost := w.Lost(path); lost {
+		t.Error(why)
+	}
+}

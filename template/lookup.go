@@ -2,6 +2,7 @@ package template
 
 import (
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -47,6 +48,16 @@ func (r *Registry) DirectDownload(id string) (direct, known bool) {
 func (r *Registry) ByPath(path string) (Template, Copy, bool) {
 	path = filepath.Clean(path)
 	return r.find(func(_ Template, c Copy) bool { return c.Path == path })
+}
+
+// Vouch gives the digest of the file at a path, if it is a ready copy's and is
+// still what it was when its bytes were read.
+func (r *Registry) Vouch(path string, info fs.FileInfo) (digest string, ok bool) {
+	path = filepath.Clean(path)
+	t, _, ok := r.find(func(t Template, c Copy) bool {
+		return c.Path == path && c.State == StateReady && t.Digest != "" && !c.Stamp.IsZero() && c.Stamp == StampOf(info)
+	})
+	return t.Digest, ok
 }
 
 // ByDigest gives a ready copy with these bytes ("sha256:...") and format that

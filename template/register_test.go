@@ -3,6 +3,8 @@ package template_test
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -185,5 +187,36 @@ func TestLookups(t *testing.T) {
 	}
 	if s := fmt.Sprint(template.FieldErrors{{Field: "id", Detail: "no"}, {Field: "url", Detail: "no"}}); s != "id: no; url: no" {
 		t.Errorf("field errors: %q", s)
+	}
+}
+
+// The registry vouches for the bytes of a file only while it is the one that
+// was read.
+func TestVouch(t *testing.T) {
+	h := newHost(t)
+	content := raw(1, 4096)
+	tmpl, c := h.ready(spec("a", serveBytes(t, content).URL, content))
+	vouched := func(path string) (string, bool) {
+		t.Helper()
+		info, err := os.Lstat(path)
+		must(t, err)
+		return h.Vouch(path, info)
+	}
+	if digest, ok := vouched(c.Path); !ok || digest != tmpl.Digest {
+		t.Errorf("ready copy: %q, %t; want %q", digest, ok, tmpl.Digest)
+	}
+	beside := filepath.Join(h.pool, "beside")
+	must(t, os.WriteFile(beside, content, 0o600))
+	if digest, ok := vouched(beside); ok {
+		t.Errorf("a file of nobody's: %q", digest)
+	}
+	must(t, os.Chmod(c.Path, 0o600))
+	must(t, os.WriteFile(c.Path, []byte("other bytes"), 0o600))
+	if digest, ok := vouched(c.Path); ok {
+		t.Errorf("a copy that was written to: %q", digest)
+	}
+	must(t, os.Rename(beside, c.Path))
+	if digest, ok := vouched(c.Path); ok {
+		t.Errorf("another file at the copy's place: %q", digest)
 	}
 }

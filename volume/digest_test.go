@@ -81,6 +81,26 @@ func TestDigestIsRemembered(t *testing.T) {
 	}
 }
 
+// Who has read a file already is believed, and asked every time.
+func TestDigestIsVouchedFor(t *testing.T) {
+	d, path := later(), filepath.Join(t.TempDir(), "file")
+	put(t, path, []byte("one"))
+	vouches := true
+	d.Vouched(func(asked string, info fs.FileInfo) (string, bool) {
+		if asked != path || info.Size() != 3 {
+			t.Errorf("asked for %q of %d bytes", asked, info.Size())
+		}
+		return "sha256:known", vouches
+	})
+	if got := mustDigest(t, d, path); got != "sha256:known" || d.reads != 0 {
+		t.Errorf("digest %s after %d reads; want what is known", got, d.reads)
+	}
+	vouches = false
+	if got := mustDigest(t, d, path); got != digestOf([]byte("one")) || d.reads != 1 {
+		t.Errorf("digest %s after %d reads; want it read", got, d.reads)
+	}
+}
+
 // Whatever makes another file or other bytes of it is read anew.
 func TestDigestIsForgotten(t *testing.T) {
 	tests := map[string]func(t *testing.T, path string){

@@ -156,10 +156,8 @@ func (d *daemon) background(ctx context.Context, s *services) {
 		s.templates.Refs.Run(ctx, tick.C, template.DefaultCollectInterval)
 	})
 	d.work.Go(func() { d.cleanUp(ctx, d.cleaner(s)) })
-	d.work.Go(func() { s.warm.run(ctx) })
 	d.work.Go(func() { s.templates.Registry.Run(ctx) })
 	d.work.Go(func() { s.templates.Registry.Tend(ctx) })
-	s.warm.all(s.templates.Registry.List())
 }
 
 func (d *daemon) listeners() http.Listeners {

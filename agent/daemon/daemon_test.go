@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -20,8 +19,6 @@ import (
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/http/client"
-	"github.com/wherry-kvm/wherry/template"
-	"github.com/wherry-kvm/wherry/volume"
 )
 
 // Libvirt's event loop is made for the length of a process.
@@ -174,33 +171,5 @@ func TestProjectOfAnEvent(t *testing.T) {
 	must(t, d.records.Write(api.Record{Project: "blue", Name: "vm1", UUID: "u"}))
 	if d.project("vm1") != "blue" || d.project("vm2") != api.DefaultProject {
 		t.Errorf("projects %q, %q", d.project("vm1"), d.project("vm2"))
-	}
-}
-
-// Reading ahead never holds anybody up: what does not fit is read when asked for.
-func TestWarmer(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "copy")
-	must(t, os.WriteFile(path, []byte("content"), 0o600))
-	w := newWarmer(volume.NewDigester(), quiet)
-	w.template(template.Template{Copies: []template.Copy{{State: template.StatePending, Path: "/none"}}})
-	if len(w.paths) != 0 {
-		t.Error("a copy that is not ready was noted")
-	}
-	many := make([]template.Template, 1000)
-	for i := range many {
-		many[i].Copies = []template.Copy{{State: template.StateReady, Path: path}}
-	}
-	w.all(many)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); w.run(ctx) }()
-	deadline := time.Now().Add(20 * time.Second)
-	for len(w.paths) > 0 && time.Now().Before(deadline) {
-		runtime.Gosched()
-	}
-	cancel()
-	<-done
-	if len(w.paths) != 0 {
-		t.Errorf("%d copies were not read", len(w.paths))
 	}
 }

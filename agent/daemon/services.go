@@ -37,12 +37,11 @@ type services struct {
 	targets    *agenttarget.Service
 	events     *templates.Events
 	chains     *chains.Reader
-	warm       *warmer
 }
 
 func (d *daemon) services(ctx context.Context) (*services, error) {
 	c, now := d.config, time.Now
-	s := &services{warm: newWarmer(d.digester, d.log), events: &templates.Events{Publish: d.ops.Publish, Counter: d.metrics}}
+	s := &services{events: &templates.Events{Publish: d.ops.Publish, Counter: d.metrics}}
 	identities := map[string]string{}
 	for _, p := range c.Pools {
 		identities[p.Name] = p.Identity
@@ -60,6 +59,8 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What the registry has read need not be read again, by no one.
+	d.digester.Vouched(registry.Vouch)
 	s.events.Known(registry.List())
 	refs := templates.NewRefs(templates.RefsOptions{Registry: registry, Chains: s.chains, Records: d.records,
 		Publish: d.ops.Publish, Log: d.log.With("part", "template")})
@@ -119,10 +120,7 @@ func (d *daemon) registry(s *services, siblings *templates.Peers) (*template.Reg
 			Chains:  func(ctx context.Context) (template.Chains, error) { return s.chains.ReadAll(ctx) },
 			Checked: d.metrics.TemplateCheck, Collected: d.metrics.TemplateCollected,
 		},
-		Notify: func(t template.Template) {
-			s.warm.template(t)
-			s.events.Changed(t)
-		},
+		Notify: s.events.Changed,
 	})
 }
 

@@ -2,15 +2,12 @@ package daemon
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/metrics"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
-	"github.com/wherry-kvm/wherry/template"
-	"github.com/wherry-kvm/wherry/volume"
 )
 
 // publishEvents passes libvirt's events on to the agent's readers. changed is
@@ -86,49 +83,4 @@ func (s stats) Stats(ctx context.Context) ([]metrics.Stat, error) {
 		out = append(out, m)
 	}
 	return out, nil
-}
-
-// warmer reads the digests of ready templates ahead of the first migration
-// that asks for them.
-type warmer struct {
-	digester *volume.Digester
-	log      *slog.Logger
-	paths    chan string
-}
-
-func newWarmer(d *volume.Digester, log *slog.Logger) *warmer {
-	return &warmer{digester: d, log: log, paths: make(chan string, 64)}
-}
-
-// template notes a template's ready copies. It never blocks: what does not fit
-// is read when it is asked for.
-func (w *warmer) template(t template.Template) {
-	for _, c := range t.Copies {
-		if c.State != template.StateReady {
-			continue
-		}
-		select {
-		case w.paths <- c.Path:
-		default:
-		}
-	}
-}
-
-func (w *warmer) all(ts []template.Template) {
-	for _, t := range ts {
-		w.template(t)
-	}
-}
-
-func (w *warmer) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case path := <-w.paths:
-			if _, err := w.digester.Digest(ctx, path); err != nil && ctx.Err() == nil {
-				w.log.Warn("reading a template's digest", "path", path, "error", err)
-			}
-		}
-	}
 }

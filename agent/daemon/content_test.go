@@ -110,7 +110,7 @@ func (s *sender) serve(t *testing.T, files config.TLS, senders int) string {
 		Instances: struct{ http.Instances }{}, Actions: struct{ http.InstanceActions }{}, Migrations: struct{ http.Migrations }{},
 		Incoming: struct{ http.Incoming }{}, Operations: struct{ http.Operations }{}, Targets: struct{ http.Targets }{},
 		Rebuilds: struct{ http.Rebuilds }{},
-		Hosts: readyHost{}, Templates: s, Senders: senders, Sent: func(n int64) { s.sent.Add(n) },
+		Hosts:    readyHost{}, Templates: s, Senders: senders, Sent: func(n int64) { s.sent.Add(n) },
 	})
 	must(t, err)
 	c := config.Default()

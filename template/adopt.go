@@ -53,8 +53,16 @@ func (a *attempt) adopt(path, want string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	owned := a.owns(path, a.bad)
+	owned := a.owns(path, a.bad) || a.isBack(path, info)
 	return true, a.ready(done{path: path, inode: a.bad, owned: owned, digest: want, stamp: StampOf(info), allocated: allocated(info), image: image})
+}
+
+// isBack tells whether a file with the right bytes is the one of ours that was
+// not there for a while: its file system was not mounted, or somebody had moved
+// it. Inodes are used again, but not with a time of the same nanosecond.
+func (a *attempt) isBack(path string, info fs.FileInfo) bool {
+	c, is := a.t.copyOn(a.pool), StampOf(info)
+	return c.Lost && c.Path == path && c.Stamp.Inode == is.Inode && c.Stamp.Size == is.Size && c.Stamp.MTime == is.MTime
 }
 
 // owns tells whether this registry published the file at path.

@@ -100,6 +100,9 @@ func (a *attempt) run() error {
 			return err
 		}
 	}
+	if err := a.unmounted(a.dir); err != nil {
+		return hostFault{fault.Of(err)}
+	}
 	return a.fetch()
 }
 

@@ -73,6 +73,9 @@ type Options struct {
 	// Received is told of bytes of content as they come, and from where:
 	// [FromURL], [FromPeer] or [FromHost]. It must not block.
 	Received func(from string, bytes int64)
+	// Mounted tells whether a pool's folder lies on a file system that was
+	// mounted there, and not on the system's own.
+	Mounted func(folder string) bool
 	// Tending is what becomes of copies that are ready.
 	Tending Tending
 }
@@ -110,6 +113,9 @@ func (o *Options) defaults() {
 	}
 	if o.Received == nil {
 		o.Received = func(string, int64) {}
+	}
+	if o.Mounted == nil {
+		o.Mounted = mounted
 	}
 	o.Tending.defaults()
 }

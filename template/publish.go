@@ -154,11 +154,13 @@ func (a *attempt) ready(is done) error {
 	if left != nil {
 		a.log.Warn("partial template not removed", "template", a.id, "error", left)
 	}
+	mounted := a.mounted(a.dir)
 	return a.changeCopy(a.id, a.pool, func(t *Template, c *Copy) {
 		now := a.now().UTC()
 		t.Digest, t.Size, t.VirtualSize = is.digest, is.stamp.Size, is.image.VirtualSize
 		c.clearFault()
 		c.State, c.Progress, c.Message, c.FailedSince, c.RetryAt = StateReady, 100, is.note, nil, nil
+		c.Lost, c.Mounted = false, mounted
 		c.Path, c.Inode, c.Owned, c.Stamp, c.Allocated, c.LastUsed = is.path, is.inode, is.owned, is.stamp, is.allocated, &now
 		if left == nil {
 			c.Partial, c.PartialInode = "", 0

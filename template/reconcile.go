@@ -76,7 +76,7 @@ func (c *Copy) lose(state string, why *fault.Fault, now time.Time) {
 	c.Code, c.Class, c.Permanent = why.Code, why.Class, false
 	c.FailedSince, c.RetryAt, c.Attempts = &now, &now, 0
 	if state == StateMissing {
-		c.Inode, c.Owned, c.Allocated = 0, false, 0 // whatever lies there is not ours
+		c.disown()
 	}
 }
 
@@ -90,6 +90,12 @@ func (c *Copy) forgetAbsent() {
 		c.Partial, c.PartialInode = "", 0
 	}
 	if inode, err := inodeOf(c.Path); errors.Is(err, fs.ErrNotExist) || err == nil && inode != c.Inode {
-		c.Inode, c.Owned, c.Allocated = 0, false, 0
+		c.disown()
 	}
+}
+
+// disown notes that the copy's file is not there: whatever is, is not ours.
+func (c *Copy) disown() {
+	c.Lost = c.Lost || c.Owned && c.Stamp.Inode == c.Inode
+	c.Inode, c.Owned, c.Allocated = 0, false, 0
 }

@@ -39,6 +39,7 @@ type Registry struct {
 	stopping    error
 	notify      func(Template)
 	received    func(from string, bytes int64)
+	mounted     func(folder string) bool
 	tending     Tending
 
 	limiter *rate.Limiter // nil: no limit
@@ -72,7 +73,7 @@ func Open(o Options) (*Registry, error) {
 	r := &Registry{
 		store: o.Store, pools: o.Pools, fetcher: o.Fetcher, intake: o.Intake, peers: o.Peers, log: o.Log, now: o.Now,
 		after: o.After, defaultPool: o.DefaultPool, maxSize: o.MaxSize, backoff: o.Backoff, stopping: o.Stopping,
-		notify: o.Notify, received: o.Received, tending: o.Tending,
+		notify: o.Notify, received: o.Received, mounted: o.Mounted, tending: o.Tending,
 		slots: make(chan struct{}, o.Downloads), poke: make(chan struct{}, 1), tend: make(chan struct{}, 1), reading: make(chan struct{}, 1),
 		templates: map[string]Template{}, refs: map[string]Ref{}, flights: map[flightKey]*flight{},
 		retrying: map[place]bool{}, removing: map[string]bool{},

@@ -91,6 +91,12 @@ type Copy struct {
 	// delete it; false for a file that lay there already with the right bytes.
 	Inode uint64 `json:"inode,omitempty"`
 	Owned bool   `json:"owned,omitempty"`
+	// Lost: the file of Stamp was owned, and was not at its place when looked
+	// for. It is owned again when it is back.
+	Lost bool `json:"lost,omitempty"`
+	// Mounted: the pool's folder lay on a file system of its own when the copy
+	// arrived.
+	Mounted bool `json:"mounted,omitempty"`
 	// Stamp is how the file looked when its bytes were last known to be right.
 	// It stays when the copy is lost: the copy was ready once.
 	Stamp Stamp `json:"stamp,omitzero"`

@@ -7,6 +7,7 @@ import (
 
 	"github.com/wherry-kvm/wherry/agent/cleanup"
 	"github.com/wherry-kvm/wherry/agent/metrics"
+	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/hypervisor/process"
 )
 
@@ -23,7 +24,38 @@ func (d *daemon) cleaner(s *services) cleanup.Cleaner {
 func (d *daemon) cleanUp(ctx context.Context, c cleanup.Cleaner) {
 	tick := time.NewTicker(cleanUpEvery)
 	defer tick.Stop()
-	c.Run(ctx, d.ops.Lock, tick.C)
+	c.Run(ctx, d.ops.Lock, occasions(ctx, tick.C, d.hv.Subscribe(ctx)))
+}
+
+// occasions are when something that failed is worth another try: now and then,
+// and as soon as libvirt is there, which is part of what may be owed. Those
+// that come while nobody listens are one.
+func occasions(ctx context.Context, tick <-chan time.Time, events <-chan hypervisor.Event) <-chan time.Time {
+	out := make(chan time.Time, 1)
+	tell := func(at time.Time) {
+		select {
+		case out <- at:
+		default:
+		}
+	}
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case at := <-tick:
+				tell(at)
+			case e, ok := <-events:
+				switch {
+				case !ok:
+					events = nil
+				case e.Kind == hypervisor.KindConnection && e.Detail == "up":
+					tell(e.At)
+				}
+			}
+		}
+	}()
+	return out
 }
 
 // locks gives the metrics the locks of instances.

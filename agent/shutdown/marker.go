@@ -22,6 +22,8 @@ type Marker struct {
 	BootID   string    `json:"boot_id"`
 	Began    time.Time `json:"began"`
 	Deadline time.Time `json:"deadline"`
+	// By is who does it: "agent" or "command".
+	By string `json:"by"`
 	// Ran are the instances that were running, whoever started them.
 	Ran []Ran `json:"ran"`
 	// Result is there when it has ended.
@@ -46,6 +48,7 @@ type Place struct {
 
 const (
 	markerName = "shutdown.json"
+	takenName  = "start-again.json"
 	lockName   = "shutdown.lock"
 	maxMarker  = 16 << 20
 	bootIDPath = "/proc/sys/kernel/random/boot_id"
@@ -83,8 +86,23 @@ func (p Place) Hold() (release func(), err error) {
 }
 
 // Read gives the marker; false where there is none.
-func (p Place) Read() (m Marker, ok bool, err error) {
-	path := filepath.Join(p.Dir, markerName)
+func (p Place) Read() (m Marker, ok bool, err error) { return p.read(markerName) }
+
+// Take takes the marker up, so that the host is no longer marked, and gives it;
+// also one that was taken up before and not done with.
+func (p Place) Take() (m Marker, ok bool, err error) {
+	err = os.Rename(filepath.Join(p.Dir, markerName), filepath.Join(p.Dir, takenName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return m, false, err
+	}
+	return p.read(takenName)
+}
+
+// Done forgets the marker that was taken up.
+func (p Place) Done() error { return durable.Remove(filepath.Join(p.Dir, takenName)) }
+
+func (p Place) read(name string) (m Marker, ok bool, err error) {
+	path := filepath.Join(p.Dir, name)
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, false, nil
@@ -112,6 +130,12 @@ func (p Place) Write(m Marker) error {
 		return err
 	}
 	return durable.WriteFile(filepath.Join(p.Dir, markerName), data)
+}
+
+// Marked tells whether a shutdown was begun and not yet dealt with.
+func (p Place) Marked() bool {
+	_, err := os.Lstat(filepath.Join(p.Dir, markerName))
+	return err == nil
 }
 
 // Remove takes the note back: what it says has been done, or the host stays up.

@@ -53,7 +53,7 @@ func (s *run) stopOne(ctx context.Context, i Instance, given time.Duration) {
 	switch {
 	case outcome == api.ShutdownStopped:
 		err = s.clean(ctx, i)
-	case outcome == api.ShutdownFailed && ctx.Err() != nil && i.Managed:
+	case outcome == api.ShutdownFailed && ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrLeft) && i.Managed:
 		// Called off: the host stays up, and the instance with it.
 		err = errors.Join(err, s.Cleaner.Forget(i.Ref()))
 	}

@@ -2,6 +2,7 @@ package shutdown
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -15,6 +16,10 @@ import (
 	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/hypervisor/process"
 )
+
+// ErrLeft ends a shutdown, as the cause of its context, that somebody else will
+// go on with: the agent that is started next.
+var ErrLeft = errors.New("the shutdown is left to whoever comes next")
 
 // Libvirt is what is asked of libvirt. All may fail at any time: it is
 // restarted, or stopped, by the same hand that stops the host.
@@ -84,7 +89,7 @@ func (r *Runner) Run(ctx context.Context, timeout time.Duration) api.ShutdownRes
 	if first <= 0 {
 		first = mostBudget
 	}
-	s := &run{Runner: r, known: map[string]int{}, result: api.ShutdownResult{By: r.By, Began: began.UTC(), Instances: []api.ShutdownInstance{}}}
+	s := &run{Runner: r, known: map[string]int{}, marker: Marker{By: r.By}, result: api.ShutdownResult{By: r.By, Began: began.UTC(), Instances: []api.ShutdownInstance{}}}
 	s.deadline = began.Add(first)
 	found := s.discover(ctx)
 	if timeout <= 0 {
@@ -102,7 +107,7 @@ func (r *Runner) Run(ctx context.Context, timeout time.Duration) api.ShutdownRes
 		}
 		s.begin(found)
 	}
-	return s.end()
+	return s.end(ctx)
 }
 
 // run is one shutdown.
@@ -120,6 +125,7 @@ type run struct {
 // begin lists the instances, and notes on disk that they ran before the first
 // of them is asked: after a crash, or the end of power, they are known.
 func (s *run) begin(found []Instance) {
+	s.remember()
 	s.mu.Lock()
 	for _, i := range found {
 		if _, known := s.known[i.UUID]; known {
@@ -132,19 +138,29 @@ func (s *run) begin(found []Instance) {
 		if n, owed, err := s.Cleaner.Owed(i.Ref()); err == nil && owed && n.UUID == i.UUID && n.PowerState == "stopped" {
 			ran.Stopping = true // somebody has begun to stop it, and did not live to end it
 		}
-		s.marker.Ran = append(s.marker.Ran, ran)
+		s.marker.Ran = append(slices.DeleteFunc(s.marker.Ran, func(r Ran) bool { return r.UUID == ran.UUID }), ran)
 	}
 	s.marker.Began, s.marker.Deadline = s.result.Began, s.result.Deadline
-	var err error
-	if s.marker.BootID == "" {
-		s.marker.BootID, err = BootID()
-	}
 	s.mu.Unlock()
-	if err != nil {
-		s.warn("the run of the kernel cannot be told: %v", err)
-	}
 	s.note()
 	s.tell()
+}
+
+// remember takes over what an earlier shutdown has noted that nobody has dealt
+// with yet: what it stopped is to run again all the same.
+func (s *run) remember() {
+	if s.marker.BootID != "" {
+		return
+	}
+	boot, err := BootID()
+	if err != nil {
+		s.warn("the run of the kernel cannot be told: %v", err)
+		return
+	}
+	s.marker.BootID = boot
+	if m, marked, err := s.Place.Read(); err == nil && marked && m.BootID == boot {
+		s.marker.Ran = m.Ran
+	}
 }
 
 // note writes the marker. A disk that takes nothing must not keep a host up.
@@ -158,7 +174,8 @@ func (s *run) note() {
 	}
 }
 
-func (s *run) end() api.ShutdownResult {
+// end concludes. One that is left to others is not noted as done.
+func (s *run) end(ctx context.Context) api.ShutdownResult {
 	s.mu.Lock()
 	s.ended = true
 	for i := range s.result.Instances {
@@ -166,8 +183,10 @@ func (s *run) end() api.ShutdownResult {
 			o.Outcome, o.Error = api.ShutdownFailed, "it was not down when the time was over"
 		}
 	}
-	out := s.snapshot()
-	s.marker.Result = &out
+	left := errors.Is(context.Cause(ctx), ErrLeft)
+	if out := s.snapshot(); !left {
+		s.marker.Result = &out
+	}
 	s.mu.Unlock()
 	s.note()
 	s.mu.Lock()

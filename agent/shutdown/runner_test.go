@@ -211,6 +211,21 @@ func TestRunKeepsWhatTheOperatorWanted(t *testing.T) {
 	})
 }
 
+// A shutdown that follows another forgets nothing that the first has stopped.
+func TestRunTwice(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.add("first", time.Second, policy(0, 0))
+		r := w.runner()
+		r.Run(t.Context(), 0)
+		w.add("second", time.Second, policy(0, 0))
+		r.Run(t.Context(), 0)
+		m, _, err := r.Place.Read()
+		if err != nil || len(m.Ran) != 2 || m.Ran[0].Name != "first" || m.Ran[1].Name != "second" {
+			t.Errorf("noted %+v, %v", m.Ran, err)
+		}
+	})
+}
+
 // Migrations: each has its end, and no guest is cut in two.
 func TestRunWithMigrations(t *testing.T) {
 	for _, c := range []struct {

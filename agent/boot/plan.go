@@ -1,0 +1,90 @@
+package boot
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/wherry-kvm/wherry/agent/shutdown"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+// Facts are all that the decision depends on.
+type Facts struct {
+	// Rebooted: the host was down since the agent ran last.
+	Rebooted bool
+	// Marker is the note of a shutdown; nil = none.
+	Marker  *shutdown.Marker
+	Records []api.Record
+	Domains []hypervisor.Domain
+}
+
+// Again is one instance that is to be started.
+type Again struct {
+	Project, Name, UUID string
+	Priority            int
+}
+
+// Ref names it.
+func (a Again) Ref() api.Ref { return api.Ref{Project: a.Project, Name: a.Name} }
+
+// Decide gives what is to be started, in groups: the lowest stop priority
+// first, since what was stopped first stands on what was stopped last.
+func Decide(f Facts) (out [][]Again) {
+	if !f.Rebooted && f.Marker == nil {
+		return nil
+	}
+	records := map[string]api.Record{}
+	for _, r := range f.Records {
+		records[r.UUID] = r
+	}
+	found := map[string]Again{}
+	if f.Marker != nil {
+		for _, ran := range f.Marker.Ran {
+			// A record says what became of it since: somebody may have stopped it.
+			if r, ok := records[ran.UUID]; !ran.Stopping && (!ok || r.PowerState == "running") {
+				found[ran.UUID] = Again{Project: ran.Project, Name: ran.Name, UUID: ran.UUID, Priority: ran.Priority}
+			}
+		}
+	}
+	if f.Rebooted {
+		for _, r := range f.Records {
+			if r.PowerState == "running" {
+				found[r.UUID] = of(r)
+			}
+		}
+	}
+	var all []Again
+	for uuid, a := range found {
+		if startable(f.Domains, a.Name, uuid) {
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, func(a, b Again) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), strings.Compare(a.Project, b.Project), strings.Compare(a.Name, b.Name))
+	})
+	for i, a := range all {
+		if i == 0 || all[i-1].Priority != a.Priority {
+			out = append(out, nil)
+		}
+		out[len(out)-1] = append(out[len(out)-1], a)
+	}
+	return out
+}
+
+func of(r api.Record) Again {
+	a := Again{Project: cmp.Or(r.Project, api.DefaultProject), Name: r.Name, UUID: r.UUID}
+	if r.Stop != nil {
+		a.Priority = r.Stop.Priority
+	}
+	return a
+}
+
+// startable: libvirt has it still, it is the same one, and nobody has started
+// it.
+func startable(domains []hypervisor.Domain, name, uuid string) bool {
+	return slices.ContainsFunc(domains, func(d hypervisor.Domain) bool {
+		return d.Name == name && d.UUID == uuid && !d.Active()
+	})
+}

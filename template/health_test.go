@@ -204,6 +204,31 @@ func TestUse(t *testing.T) {
 	}
 }
 
+// A path is looked at for whoever stands on it: removed templates count, and
+// of two in one file the one that is ready.
+func TestLookAt(t *testing.T) {
+	h, content := newTended(t), raw(1, 4096)
+	site := serveBytes(t, content)
+	_, c := h.ready(spec("b", site.URL, content))
+	must(t, h.AddRef(t.Context(), "b", ref("/pool/x")))
+	must(t, errOf(h.Remove(t.Context(), "b")))
+	want := func(id, state string) {
+		t.Helper()
+		at, c, ok := h.LookAt(c.Path)
+		if at.ID != id || c.State != state || ok != (id != "") {
+			t.Errorf("template %q, copy %+v, %t; want %q, %s", at.ID, c, ok, id, state)
+		}
+	}
+	want("b", template.StateReady)
+	must(t, os.Remove(c.Path))
+	want("b", template.StateMissing)
+	h.ready(spec("c", site.URL, content))
+	want("c", template.StateReady)
+	if _, _, ok := h.LookAt(c.Path + "x"); ok {
+		t.Error("a copy where none is")
+	}
+}
+
 func TestUsable(t *testing.T) {
 	h, content := newTended(t), raw(1, 4096)
 	_, _, err := h.Usable("rocky9")

@@ -3,6 +3,7 @@ package template
 import (
 	"fmt"
 	"io/fs"
+	"path/filepath"
 )
 
 // usable tells whether a copy that is ready still looks as it did, and has it
@@ -44,14 +45,16 @@ func (r *Registry) Usable(id string) (Template, Copy, error) {
 
 // LookAt gives the copy whose file lies at a path, or is to lie there, after a
 // look at it: one that was ready and does not look as it did is none any more,
-// and is read or brought again. It reads nothing itself.
+// and is read or brought again. It reads nothing itself. Of several templates
+// in one file it gives one whose copy is ready, if there is any.
 func (r *Registry) LookAt(path string) (Template, Copy, bool) {
-	t, c, known := r.ByPath(path)
-	if !known || c.State != StateReady || r.looksUsable(t, c) {
-		return t, c, known
+	path = filepath.Clean(path)
+	at := func(_ Template, c Copy) bool { return c.Path == path }
+	t, c, ok := r.find(func(t Template, c Copy) bool { return at(t, c) && c.State == StateReady && r.looksUsable(t, c) })
+	if ok {
+		return t, c, true
 	}
-	t, known = r.Lookup(t.ID)
-	return t, t.copyOn(c.Pool), known
+	return r.find(at)
 }
 
 func (r *Registry) looksUsable(t Template, c Copy) bool {

@@ -68,7 +68,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		Log: d.log.With("part", "template")})
 	d.metrics.Templates(func() metrics.TemplateState { return templateState(s.templates) })
 	inspector := &inspect.Service{Hypervisor: d.hv, Templates: s.templates, Records: d.records}
-	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
+	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates, Chains: s.chains,
 		Ladder: power.New(d.hv, d.log.With("part", "power")), Cleaner: d.cleaner(s),
 		Targets: s.targets, Observer: d.metrics, Records: d.records, Operations: d.ops, Runner: d.runner,
 		Log: d.log.With("part", "instance"), Now: now, DefaultPool: c.Templates.Pool})

@@ -56,7 +56,14 @@ type registry struct {
 	byPath map[string]string
 	direct map[string]bool
 	refs   map[string]bool
+	lost   map[string]string
 	asked  int
+}
+
+func (r *registry) Lost(path string) (string, bool) {
+	r.asked++
+	why, lost := r.lost[path]
+	return why, lost
 }
 
 func (r *registry) ByPath(path string) (string, bool, bool) {

@@ -265,3 +265,17 @@ func TestProblem(t *testing.T) {
 		t.Error("no error became a problem")
 	}
 }
+
+// A base that is gone, and is a template's, is called by the template's name.
+func TestLostTemplate(t *testing.T) {
+	w := newWorld(t)
+	base := w.qcow2("base.qcow2", "")
+	active := w.qcow2("disk.qcow2", base)
+	w.disk("file", active, "qcow2", base)
+	w.open(layer(active), layer(base))
+	must(t, os.Remove(base))
+	w.reg.lost = map[string]string{base: `template "rocky9", which is lost`}
+	if d := w.only(); len(d.Issues) != 1 || d.Issues[0].Code != "chain-unsafe" || !strings.HasSuffix(d.Issues[0].Detail, `it stands on template "rocky9", which is lost`) {
+		t.Errorf("issues %+v", d.Issues)
+	}
+}

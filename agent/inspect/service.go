@@ -31,6 +31,9 @@ type Templates interface {
 	Direct(id string) (direct bool, known bool)
 	// HasRef tells whether the volume's ref to the template is in the registry.
 	HasRef(id, volume string) bool
+	// Lost says what has become of the template's copy whose file a path is;
+	// false where it is sound, or none.
+	Lost(path string) (why string, lost bool)
 }
 
 // Service inspects instances.
@@ -117,6 +120,12 @@ func (s *Service) disk(x domainxml.Disk, n *hypervisor.BlockNode, rec *api.Recor
 		h.chain, h.err = volume.Walk(x.Source, formatOf(x), roots(x, n, pools))
 	}
 	d := combine(x, n, h)
+	if layer, ok := errors.AsType[*volume.LayerError](h.err); ok {
+		// That a file is not there says little to who never named one.
+		if why, lost := s.Templates.Lost(layer.Path); lost {
+			d.Issues[len(d.Issues)-1].Detail += "; it stands on " + why
+		}
+	}
 	d.Pool = poolOf(x.Source, pools)
 	s.origin(&d, rec)
 	return d

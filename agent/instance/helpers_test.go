@@ -26,6 +26,7 @@ import (
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
+	"github.com/wherry-kvm/wherry/template"
 	"github.com/wherry-kvm/wherry/volume"
 )
 
@@ -200,6 +201,12 @@ type registry struct {
 	// collected: its copy was deleted as unused, until somebody brings it.
 	collected bool
 	bringErr  error
+	lost      map[string]string // by path
+}
+
+func (r *registry) Lost(path string) (string, bool) {
+	why, lost := r.lost[path]
+	return why, lost
 }
 
 func (r *registry) Collected(string) (api.Template, bool) { return r.template, r.collected }
@@ -231,6 +238,13 @@ func (r *registry) DropRef(_ context.Context, volume string) error {
 
 func (r *registry) Health() map[api.Ref][]string { return r.ill }
 
+// chainsFn tells what the next start opens.
+type chainsFn func(name string) (template.Chains, error)
+
+func (f chainsFn) Next(_ context.Context, d hypervisor.Domain) (template.Chains, error) {
+	return f(d.Name)
+}
+
 type hostFn func() api.Host
 
 func (f hostFn) Host(context.Context) (api.Host, error) { return f(), nil }
@@ -260,12 +274,15 @@ type world struct {
 	clock   sync.Mutex
 	now     time.Time
 	options instance.Options
+	// next is what the next start opens.
+	next func(name string) (template.Chains, error)
 	*instance.Service
 }
 
 func newWorld(t testing.TB) *world {
 	w := &world{t: t, state: t.TempDir(), pool: t.TempDir(), store: store.Memory(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		libvirt: &libvirt{domains: map[string]hypervisor.Domain{}, xml: map[string]string{}, fail: map[string]error{}}}
+	w.next = func(string) (template.Chains, error) { return template.Chains{}, nil }
 	base := filepath.Join(w.pool, "base.qcow2")
 	out, err := exec.CommandContext(t.Context(), "qemu-img", "create", "-q", "-f", "qcow2", base, "4M").CombinedOutput()
 	if err != nil {
@@ -292,6 +309,7 @@ func newWorld(t testing.TB) *world {
 			Log: slog.New(slog.DiscardHandler), Now: now},
 		Host:       hostFn(func() api.Host { return api.Host{Pools: []api.Pool{{Name: "default", Path: w.pool, Active: true}}} }),
 		Inspector:  inspectFn(func([]api.Pool) (inspect.Instance, error) { return inspect.Instance{}, nil }),
+		Chains:     chainsFn(func(name string) (template.Chains, error) { return w.next(name) }),
 		Targets:    targets,
 		Operations: w.engine, Runner: volume.Exec{}, Log: slog.New(slog.DiscardHandler), DefaultPool: "default", Now: now}
 	w.Service = instance.New(w.options)

@@ -11,6 +11,7 @@ const kindRestart = "restart"
 
 // Restart stops the instance, as Stop does, and starts it again. One that does
 // not run is started. A stronger request ends it, and then it is not started.
+// One that could not start again is not stopped.
 func (s *Service) Restart(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
 	if _, err := s.find(ctx, ref); err != nil {
 		return api.Operation{}, err
@@ -19,6 +20,10 @@ func (s *Service) Restart(ctx context.Context, ref api.Ref, r api.StopRequest, k
 		func(ctx context.Context, op *operation.Op) (any, error) {
 			d, err := s.find(ctx, ref)
 			if err != nil {
+				return nil, err
+			}
+			// One that runs has the file open, and would not come back.
+			if err := s.sound(ctx, ref, d); err != nil {
 				return nil, err
 			}
 			return s.restart(ctx, op, stopping{UUID: d.UUID, Began: s.Now(), Request: r})

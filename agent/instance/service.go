@@ -12,6 +12,7 @@ import (
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
+	"github.com/wherry-kvm/wherry/template"
 	"github.com/wherry-kvm/wherry/volume"
 )
 
@@ -59,6 +60,17 @@ type Templates interface {
 	// Health tells, without looking at any disk, for which instances an image
 	// that they stand on is gone or has changed, and in plain words which.
 	Health() map[api.Ref][]string
+	// Lost looks at the copy whose file a path is, and says of one that nothing
+	// may start on which template's it is, what has become of it, and when it is
+	// tried again. false: it is sound, or no copy.
+	Lost(path string) (why string, lost bool)
+}
+
+// Chains tells what instances stand on.
+type Chains interface {
+	// Next gives what the next start of an instance will open, as far as it can
+	// be read; it does not wait for long.
+	Next(ctx context.Context, d hypervisor.Domain) (template.Chains, error)
 }
 
 // Targets connects an instance's storage.
@@ -87,6 +99,7 @@ type Options struct {
 	Inspector   Inspector
 	Host        Host
 	Templates   Templates
+	Chains      Chains
 	Targets     Targets
 	Observer    Observer
 	Records     record.Dir

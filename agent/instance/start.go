@@ -59,6 +59,10 @@ func (s *Service) startNow(ctx context.Context, ref api.Ref, last func() error) 
 		s.forget(ref, d.UUID)
 		return nil
 	}
+	// Before anything is connected.
+	if err := s.sound(ctx, ref, d); err != nil {
+		return err
+	}
 	rec, err := s.Records.Of(ref, d.UUID)
 	managed := err == nil
 	if err != nil && !errors.Is(err, record.ErrNotFound) {

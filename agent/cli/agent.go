@@ -34,6 +34,7 @@ type agent interface {
 	instanceCalls
 	powerCalls
 	migrationCalls
+	rebuildCalls
 	operationCalls
 	templateCalls
 	hostCalls
@@ -56,6 +57,11 @@ type powerCalls interface {
 type migrationCalls interface {
 	Plan(ctx context.Context, ref api.Ref, r api.MigrateRequest) (api.Plan, error)
 	Migrate(ctx context.Context, ref api.Ref, r api.MigrateRequest, key string) (api.Operation, error)
+}
+
+type rebuildCalls interface {
+	PlanRebuild(ctx context.Context, ref api.Ref, r api.RebuildRequest) (api.RebuildPlan, error)
+	Rebuild(ctx context.Context, ref api.Ref, r api.RebuildRequest, key string) (api.Operation, error)
 }
 
 type operationCalls interface {

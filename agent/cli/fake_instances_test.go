@@ -30,6 +30,9 @@ var vm1 = api.Instance{
 }
 
 func (fakeInstances) List(_ context.Context, project string) ([]api.Instance, error) {
+	if farm := farmInstances(project); farm != nil {
+		return farm, nil
+	}
 	all := []api.Instance{
 		vm1,
 		{Project: "web", Name: "front", UUID: "22222222-2222-2222-2222-222222222222", State: "shutoff", VCPUs: 1, Memory: 512 << 20, Health: api.HealthOK},

@@ -40,7 +40,27 @@ func (f fakeRebuilds) Rebuild(_ context.Context, ref api.Ref, r api.RebuildReque
 	if ref.Name == "refused" {
 		return api.Operation{}, rebuildRefusal
 	}
+	if ref.Name == "web-fails" {
+		end := operation("op-"+ref.Name, "rebuild", ref.Name, api.StatusFailed, "make")
+		end.Error = api.NewProblem("no-space", "qemu-img: No space left on device").WithPhase("make").WithDisk("vda")
+		return f.begin(operation("op-"+ref.Name, "rebuild", ref.Name, api.StatusPending, ""), end), nil
+	}
+	if ref.Name == "slow" {
+		return f.begin(operation("op-slow", "rebuild", ref.Name, api.StatusRunning, "make")), nil
+	}
 	p := rebuildPlan(r)
 	p.New.Path = "/images/vm1-0123456789ab.qcow2"
 	return f.done("rebuild", ref.Name, api.RebuildResult{Disk: p.Disk, Old: p.Old, New: p.New, Removed: true, Started: p.Start})
+}
+
+// farmInstances are those of the projects "farm" and "slow".
+func farmInstances(project string) (out []api.Instance) {
+	names := map[string][]string{
+		"farm": {"db-1", "refused", "web-1", "web-2", "web-fails", "web-last"},
+		"slow": {"slow", "slower"},
+	}
+	for _, name := range names[project] {
+		out = append(out, api.Instance{Project: project, Name: name, UUID: "33333333-3333-3333-3333-333333333333", State: "shutoff", Health: api.HealthOK})
+	}
+	return out
 }

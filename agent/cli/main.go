@@ -81,7 +81,7 @@ commands talk to a running agent.`,
 	root.AddCommand(a.powerCommands()...)
 	root.AddCommand(a.migrationCommands()...)
 	root.AddCommand(
-		a.templateCommand(), a.targetCommand(), a.operationCommand(), a.eventsCommand(),
+		a.rebuildCommand(), a.templateCommand(), a.targetCommand(), a.operationCommand(), a.eventsCommand(),
 		a.chainCommand(), a.configCommand(), a.versionCommand(),
 	)
 	return root

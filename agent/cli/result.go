@@ -26,6 +26,12 @@ func resultText(w io.Writer, what string, op api.Operation) {
 			templateResult(w, op, t)
 			return
 		}
+	case "rebuild":
+		var r api.RebuildResult
+		if json.Unmarshal(op.Result, &r) == nil && r.Disk != "" {
+			rebuildResult(w, op, r)
+			return
+		}
 	case "stop", "restart":
 		var r api.StopResult
 		if json.Unmarshal(op.Result, &r) == nil && r.Rung != "" {

@@ -48,10 +48,13 @@ func TestDownThatFailsSaysSo(t *testing.T) {
 	w.succeeded(w.create(api.CreateRequest{Name: "vm", Template: "rocky9", Start: true}))
 	w.libvirt.fail["down"] = errors.New("the ladder broke")
 	spec := operation.Spec{Kind: "rebuild", Project: ref.Project, Instance: ref.Name}
-	w.failed(w.engine.Start(t.Context(), spec, func(ctx context.Context, op *operation.Op) (any, error) {
+	fails := w.failed(w.engine.Start(t.Context(), spec, func(ctx context.Context, op *operation.Op) (any, error) {
 		_, err := w.Down(ctx, op, w.domain().UUID, api.StopRequest{})
 		return nil, err
-	}))("internal")
+	}))
+	if p := fails("internal"); p.Phase != "stop" {
+		t.Errorf("phase %q", p.Phase)
+	}
 	if w.domain().State != hypervisor.Running {
 		t.Errorf("state %s", w.domain().State)
 	}

@@ -139,8 +139,12 @@ func (b *rebuild) adopt() error {
 	if err != nil {
 		return err
 	}
-	if info, err := os.Lstat(b.j.Path); err != nil || !info.Mode().IsRegular() || info.Size() > 0 {
-		return fmt.Errorf("the file %s is left: it is not known whose it is (%v)", b.j.Path, err)
+	info, err := os.Lstat(b.j.Path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() || info.Size() > 0 {
+		return fmt.Errorf("the file %s is left: it is not known whose it is", b.j.Path)
 	}
 	b.j.New = &own
 	return nil

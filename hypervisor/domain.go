@@ -22,9 +22,16 @@ type Domain struct {
 	Incoming bool
 }
 
-// Active tells whether there is a QEMU process.
+// Active tells whether there is a QEMU process. That of a guest that crashed is
+// kept where its definition says so (on_crash "preserve").
 func (d Domain) Active() bool {
-	return d.State != Shutoff && d.State != Crashed && d.State != NoState
+	switch d.State {
+	case Shutoff, NoState:
+		return false
+	case Crashed:
+		return d.ID > 0
+	}
+	return true
 }
 
 // Domains lists every domain of this host, running or not. It asks in bulk and

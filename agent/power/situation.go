@@ -101,18 +101,7 @@ type situation struct {
 }
 
 // off: libvirt says that there is nothing running.
-func (s situation) off() bool {
-	if s.absent {
-		return true
-	}
-	switch s.domain.State {
-	case hypervisor.Shutoff, hypervisor.NoState:
-		return true
-	case hypervisor.Crashed:
-		return s.domain.ID < 0 // else QEMU was kept, with on_crash "preserve"
-	}
-	return false
-}
+func (s situation) off() bool { return s.absent || !s.domain.Active() }
 
 // restarted: what runs is not what ran when the stop began.
 func (s situation) restarted() bool {

@@ -41,6 +41,7 @@ func (s *Service) recoverStart(ctx context.Context, op *operation.Op) (any, erro
 	if op.Cancelled() {
 		return nil, operation.ErrCancelled
 	}
+	op.Cancellable()
 	if err := s.awaitLibvirt(ctx, op.Ref()); err != nil {
 		return nil, err
 	}

@@ -52,7 +52,8 @@ func (t TLS) Configured() bool { return t.CA != "" && t.Cert != "" && t.Key != "
 // Host is what this host calls itself. Load fills an empty name with the
 // machine's host name.
 type Host struct {
-	Name string `mapstructure:"name"`
+	Name       string `mapstructure:"name"`
+	StartAgain bool   `mapstructure:"start_again"` // what ran when the host went down
 }
 
 // Hypervisor says which libvirt the agent drives.

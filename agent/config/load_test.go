@@ -77,7 +77,7 @@ const everything = `
 listen: {socket: /s/agent.sock, tcp: "192.0.2.1:9000", metrics: "", insecure: true}
 tls: {ca: /t/ca, cert: /t/cert, key: /t/key}
 state_dir: /state
-host: {name: a}
+host: {name: a, start_again: true}
 hypervisor: {uri: "qemu+unix:///system"}
 migration: {libvirt_uri: "qemu+tcp://a/system", address: 192.0.2.1, tls: true, timeout: 1h, stall_timeout: 5s, max_downtime: 1s, bandwidth: 200MiB, lease: 10s}
 peers: ["https://b:8470"]
@@ -95,7 +95,7 @@ func everythingWant() config.Config {
 		Listen:     config.Listen{Socket: "/s/agent.sock", TCP: "192.0.2.1:9000", Insecure: true},
 		TLS:        config.TLS{CA: "/t/ca", Cert: "/t/cert", Key: "/t/key"},
 		StateDir:   "/state",
-		Host:       config.Host{Name: "a"},
+		Host:       config.Host{Name: "a", StartAgain: true},
 		Hypervisor: config.Hypervisor{URI: "qemu+unix:///system"},
 		Migration: config.Migration{LibvirtURI: "qemu+tcp://a/system", Address: "192.0.2.1", TLS: true, Timeout: time.Hour,
 			StallTimeout: 5 * time.Second, MaxDowntime: time.Second, Bandwidth: 200 << 20, Lease: 10 * time.Second},

@@ -106,8 +106,10 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	}
 	defer s.incoming.Close()
+	s.listener = d.listener(ctx, s)
 	server, err := http.New(http.Options{
-		Instances: s.instances, Actions: s.instances, Migrations: s.migrations, Rebuilds: s.rebuilds, Incoming: s.incoming, Operations: d.ops,
+		Instances: s.instances, Actions: gatedActions{s.instances, s.drain.Refuse}, Migrations: gatedMigrations{s.migrations, s.drain.Refuse}, Rebuilds: s.rebuilds,
+		Incoming: gatedIncoming{s.incoming, s.drain.Refuse}, Operations: d.ops, Shutdowns: shutdowns{s.drain, s.listener, s.instances},
 		Templates: s.templates, Targets: s.targets, Hosts: s.host, Log: d.log.With("part", "http"),
 		Senders: d.config.Templates.Senders, Sent: d.metrics.SyncSent,
 		Metrics: d.metrics.Handler(), Version: d.version, Observe: d.metrics.HTTP,
@@ -156,6 +158,8 @@ func (d *daemon) background(ctx context.Context, s *services) {
 		s.templates.Refs.Run(ctx, tick.C, template.DefaultCollectInterval)
 	})
 	d.work.Go(func() { d.cleanUp(ctx, d.cleaner(s)) })
+	d.work.Go(func() { d.hear(ctx, s.listener) })
+	d.work.Go(func() { d.startAgain(ctx, s) })
 	d.work.Go(func() { s.templates.Registry.Run(ctx) })
 	d.work.Go(func() { s.templates.Registry.Tend(ctx) })
 }

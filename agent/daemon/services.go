@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/chains"
+	"github.com/wherry-kvm/wherry/agent/drain"
+	"github.com/wherry-kvm/wherry/agent/hook"
 	"github.com/wherry-kvm/wherry/agent/host"
 	"github.com/wherry-kvm/wherry/agent/incoming"
 	"github.com/wherry-kvm/wherry/agent/inspect"
@@ -23,7 +25,6 @@ import (
 	"github.com/wherry-kvm/wherry/template"
 	"github.com/wherry-kvm/wherry/template/intake"
 	"github.com/wherry-kvm/wherry/template/source"
-	"github.com/wherry-kvm/wherry/volume/target"
 )
 
 // services are the agent's answers to its callers.
@@ -37,6 +38,8 @@ type services struct {
 	targets    *agenttarget.Service
 	events     *templates.Events
 	chains     *chains.Reader
+	drain      *drain.Service
+	listener   *hook.Listener
 }
 
 func (d *daemon) services(ctx context.Context) (*services, error) {
@@ -47,12 +50,9 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		identities[p.Name] = p.Identity
 	}
 	s.host = &host.Service{Hypervisor: d.hv, Version: d.version, Name: c.Host.Name, Identities: identities}
-	s.targets = &agenttarget.Service{Set: target.Set{
-		target.TypeFile:      target.File{Folders: c.Targets.FileFolders},
-		target.TypeISCSI:     target.ISCSI{Runner: d.runner, Secrets: d.hv, Timeout: c.ISCSI.Timeout},
-		target.TypePowerFlex: target.PowerFlex{Runner: d.runner, Root: c.PowerFlex.Root, Rescan: c.PowerFlex.Rescan, Timeout: c.PowerFlex.Timeout},
-		target.TypeRBD:       target.RBD{Runner: d.runner},
-	}}
+	s.targets = connectors(c).Service(d.runner, d.hv)
+	s.drain = d.drain(s)
+	s.host.Draining = s.drain.Draining
 	s.chains = d.chains(s)
 	siblings := d.siblings()
 	registry, err := d.registry(s, siblings)
@@ -68,7 +68,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		Log: d.log.With("part", "template")})
 	d.metrics.Templates(func() metrics.TemplateState { return templateState(s.templates) })
 	inspector := &inspect.Service{Hypervisor: d.hv, Templates: s.templates, Records: d.records}
-	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates, Chains: s.chains,
+	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: gatedPower{d.hv, s.drain.Refuse}, Inspector: inspector, Host: s.host, Templates: s.templates, Chains: s.chains,
 		Ladder: power.New(d.hv, d.log.With("part", "power")), Cleaner: d.cleaner(s),
 		Targets: s.targets, Observer: d.metrics, Records: d.records, Operations: d.ops, Runner: d.runner,
 		Log: d.log.With("part", "instance"), Now: now, DefaultPool: c.Templates.Pool})

@@ -170,3 +170,12 @@ func (s *Service) others() api.Shutdown {
 	}
 	return api.Shutdown{Running: errors.Is(err, shutdown.ErrHeld)}
 }
+
+// Began tells whether this agent has shut the host down since it was started,
+// or does, and it was not called off.
+func (s *Service) Began() bool {
+	s.mu.Lock()
+	j := s.job
+	s.mu.Unlock()
+	return j != nil && (!j.ended() || s.Place.Marked())
+}

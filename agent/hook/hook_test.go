@@ -231,14 +231,15 @@ func TestListener(t *testing.T) {
 		{"free", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "", false, "stopped", 0},
 		{"only stopped", api.HookRequest{Name: "vm", UUID: uuid, Operation: "stopped"}, "", false, "running", 0},
 		{"moved", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Reason: "migrated"}, "", false, "running", 0},
-		{"held by an operation", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "op1", false, "running", 1},
-		{"held by short work", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "", true, "running", 1},
+		{"held by a stop", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "stop", false, "running", 0},
+		{"held by a migration", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "migrate", false, "running", 1},
+		{"held by short work", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "", true, "running", 0},
 		{"not ours", api.HookRequest{Name: "vm", UUID: "other", Operation: "release"}, "", false, "running", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
 			locked := 0
-			l := &Listener{Ending: w.ending(), Records: w.records, Log: quiet, Work: t.Context(), Holder: func(api.Ref) string { return c.holder },
+			l := &Listener{Ending: w.ending(), Records: w.records, Log: quiet, Work: t.Context(), Operation: func(api.Ref) string { return c.holder }, Migration: "migrate",
 				Lock: func(context.Context, api.Ref, string) (func(), error) {
 					if c.busy {
 						return nil, errors.New("busy")

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/cleanup"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 )
@@ -15,8 +16,9 @@ import (
 type Listener struct {
 	Ending
 	Records record.Dir
-	// Holder gives the operation that holds the instance, or "".
-	Holder func(ref api.Ref) string
+	// Operation gives the kind of the operation that holds the instance, or "".
+	Operation func(ref api.Ref) string
+	Migration string // is that kind
 	// Lock takes an instance for short work.
 	Lock func(ctx context.Context, ref api.Ref, who string) (unlock func(), err error)
 	Log  *slog.Logger
@@ -47,14 +49,16 @@ func (l *Listener) handle(r api.HookRequest) {
 		return
 	}
 	ref := api.Ref{Project: rec.Project, Name: rec.Name}
-	n, err := l.Owe(ref, rec.UUID)
-	if err != nil {
-		l.Log.Warn("what is owed to an instance is not noted", "instance", ref.String(), "error", err)
+	// An operation knows what the end means to it, and does what is owed; but a
+	// migration that lost its instance is over, and knows of no clean-up.
+	if kind := l.Operation(ref); kind != "" {
+		if kind == l.Migration {
+			l.owe(ref, rec.UUID)
+		}
+		return
 	}
-	// An operation knows what the end means to it: a stop, or a migration whose
-	// source is to be cleaned when its destination has confirmed. What it leaves
-	// undone is noted, and done when it has ended.
-	if l.Holder(ref) != "" {
+	// Without the lock: where it runs again, somebody may want to act on it.
+	if !l.gone(rec.Name, rec.UUID) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(l.Work, lockWait)
@@ -64,7 +68,33 @@ func (l *Listener) handle(r api.HookRequest) {
 		return // likewise
 	}
 	defer unlock()
-	if err := l.Clean(l.Work, n); err != nil {
+	if err := l.Cleaner.Clean(l.Work, l.owe(ref, rec.UUID)); err != nil {
 		l.Log.Warn("something is left to be cleaned up; it is tried again", "instance", ref.String(), "error", err)
+	}
+}
+
+func (l *Listener) owe(ref api.Ref, uuid string) cleanup.Note {
+	n, err := l.Owe(ref, uuid)
+	if err != nil {
+		l.Log.Warn("what is owed to an instance is not noted", "instance", ref.String(), "error", err)
+	}
+	return n
+}
+
+// gone waits for the process to end; false where it was started again.
+func (l *Listener) gone(name, uuid string) bool {
+	ctx, cancel := context.WithTimeout(l.Work, goneWait)
+	defer cancel()
+	tick := time.NewTicker(goneLook)
+	defer tick.Stop()
+	for {
+		if runs, err := l.Cleaner.Runs(name, uuid); err != nil || !runs {
+			return err == nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
 	}
 }

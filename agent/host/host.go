@@ -25,6 +25,7 @@ type Service struct {
 	Version    string            // of the agent
 	Name       string            // "" = libvirt's
 	Identities map[string]string // pool name to configured identity
+	Draining   func() bool       // nil = never
 }
 
 // Host gives the whole description: each of libvirt's lists is fetched once.
@@ -44,6 +45,7 @@ func (s *Service) Host(ctx context.Context) (api.Host, error) {
 	out := api.Host{Name: cmp.Or(s.Name, h.Name), UUID: h.UUID, Memory: h.Memory, KVM: h.KVM,
 		Versions: api.Versions{Agent: s.Version, Libvirt: h.LibvirtVersion, QEMU: h.QEMUVersion},
 		CPU:      api.CPU{Model: h.CPUModel, Arch: h.Arch, Count: h.CPUs}, Pools: []api.Pool{}, Counts: map[string]int{}}
+	out.Draining = s.Draining != nil && s.Draining()
 	for _, p := range pools {
 		out.Pools = append(out.Pools, s.pool(p))
 	}

@@ -32,6 +32,7 @@ type Metrics struct {
 	lockWait       prometheus.Histogram
 	stops          *prometheus.HistogramVec
 	forcedStops    prometheus.Counter
+	startsAgain    *prometheus.CounterVec
 	templates      templateCounters
 	requests       *prometheus.CounterVec
 	requestTime    *prometheus.HistogramVec
@@ -42,6 +43,7 @@ func New(version string) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.declareMigrations()
 	m.declareOperations()
+	m.declareBoot()
 	m.declareTemplates()
 	m.declareHTTP()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{

@@ -2,13 +2,16 @@ package template
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/wherry-kvm/wherry/template/digest"
 	"github.com/wherry-kvm/wherry/template/fault"
 	"github.com/wherry-kvm/wherry/template/partial"
+	"github.com/wherry-kvm/wherry/template/source"
 )
 
 // attempt is one attempt to make a copy ready. It belongs to one goroutine.
@@ -57,6 +60,7 @@ func (a *attempt) slot() (release func(), err error) {
 	default:
 	}
 	err = a.change(func(c *Copy) {
+		c.clearFault()
 		c.State, c.Message = StatePending, fmt.Sprintf("waiting: %d downloads at once", cap(a.slots))
 	})
 	if err != nil {
@@ -71,20 +75,16 @@ func (a *attempt) slot() (release func(), err error) {
 }
 
 func (a *attempt) run() error {
+	// What cannot work does not wait behind what does.
+	if why := a.hopeless(); why != nil {
+		return errors.Join(why, a.count())
+	}
 	release, err := a.slot()
 	if err != nil {
 		return err
 	}
 	defer release()
-	err = a.change(func(c *Copy) {
-		if a.asked || c.FailedSince == nil {
-			c.Attempts = 0
-		}
-		c.Attempts++
-		c.State, c.RetryAt, c.Collected = StatePending, nil, false
-		c.clearFault()
-	})
-	if err != nil {
+	if err := a.count(); err != nil {
 		return err
 	}
 	if a.dir, err = a.poolPath(a.ctx, a.pool); err != nil {
@@ -104,6 +104,41 @@ func (a *attempt) run() error {
 		return hostFault{fault.Of(err)}
 	}
 	return a.fetch()
+}
+
+// count notes that an attempt begins.
+func (a *attempt) count() error {
+	return a.change(func(c *Copy) {
+		if a.asked || c.FailedSince == nil {
+			c.Attempts = 0
+		}
+		c.Attempts++
+		c.State, c.RetryAt, c.Collected = StatePending, nil, false
+		c.clearFault()
+	})
+}
+
+// hopeless says why the copy cannot be brought, if that is certain without
+// asking anybody and without reading a file: its URL is none that would ever be
+// asked, and there is nowhere else to look.
+func (a *attempt) hopeless() error {
+	if a.t.URL == "" {
+		return nil
+	}
+	why := a.fetcher.Check(source.Request{URL: a.t.URL, Headers: a.t.Headers})
+	if why == nil || len(a.near()) > 0 {
+		return nil
+	}
+	dir, err := a.poolPath(a.ctx, a.pool)
+	if err != nil {
+		return err
+	}
+	for _, sum := range a.known() {
+		if _, err := os.Lstat(publishedPath(dir, sum, a.t.Format)); err == nil {
+			return nil // perhaps it is what is wanted
+		}
+	}
+	return why
 }
 
 // known gives the digests under which the file may lie there: the template's,

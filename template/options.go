@@ -19,6 +19,9 @@ type Store interface {
 
 // Fetcher finds where a URL leads. source.Download is one.
 type Fetcher interface {
+	// Check says, without input or output, that a request would never be
+	// answered. Errors are, or wrap, a *fault.Fault.
+	Check(r source.Request) error
 	// Resolve gives the places that have the image, best first, without asking
 	// them yet. Errors are, or wrap, a *fault.Fault.
 	Resolve(ctx context.Context, r source.Request) (source.Resolved, error)

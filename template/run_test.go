@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -52,6 +55,8 @@ type links map[string]source.Origin
 func (l links) Resolve(_ context.Context, r source.Request) (source.Resolved, error) {
 	return source.Resolved{Origins: []source.Origin{l[r.URL]}, Size: -1}, nil
 }
+
+func (l links) Check(source.Request) error { return nil }
 
 // flaky is an origin that is not there until it is well.
 type flaky struct {
@@ -225,6 +230,61 @@ func TestDownloadsAtOnce(t *testing.T) {
 	must(t, <-ends)
 	if diff := cmp.Diff([]int32{1, 1}, []int32{first.requests.Load(), second.requests.Load()}); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What cannot work does not wait behind what does, and what waits does not say
+// why it failed before.
+func TestHopelessDownloadsDoNotWait(t *testing.T) {
+	h, u := newHost(t), newUntil(t)
+	h.change = func(o *template.Options) { o.Downloads, o.Notify = 1, u.notify }
+	h.reopen()
+	a, b := raw(1, 4096), raw(2, 4096)
+	site := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/b" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+	must(t, errOf(h.Register(t.Context(), spec("b", site.URL+"/b", b))))
+	wantFault(t, h.Fetch(t.Context(), "b", nil), fault.HTTPStatus, fault.Source)
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(proceed) })
+	t.Cleanup(release)
+	first := serve(t, func(w http.ResponseWriter, _ *http.Request) { close(begun); <-proceed; send(w, a) })
+	must(t, errOf(h.Register(t.Context(), spec("a", first.URL, a))))
+	ends := make(chan error, 2)
+	go func() { ends <- h.Fetch(t.Context(), "a", nil) }()
+	<-begun
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for i, bad := range []struct {
+		url, code string
+		class     fault.Class
+	}{
+		{"httpsinvalid://images.example/c", fault.Scheme, fault.Policy},
+		{"file:///elsewhere/c", fault.FileFolder, fault.Policy},
+	} {
+		content := raw(uint64(3+i), 4096)
+		s := spec(bad.code, bad.url, content)
+		must(t, errOf(h.Register(t.Context(), s)))
+		wantFault(t, h.Fetch(ctx, s.ID, nil), bad.code, bad.class)
+		if _, c := h.copyOf(s.ID); c.State != template.StateFailed || c.Attempts != 1 || c.RetryAt == nil {
+			t.Errorf("copy %+v; want it failed, and tried again", c)
+		}
+		// A file that lies there is found all the same, in its turn.
+		must(t, os.WriteFile(filepath.Join(h.pool, published(content, "raw")), content, 0o444))
+		defer func() {
+			must(t, h.Fetch(t.Context(), s.ID, nil))
+		}()
+	}
+	go func() { ends <- h.Fetch(t.Context(), "b", nil) }()
+	waits := u.copy("waiting", func(c template.Copy) bool { return c.Message == "waiting: 1 downloads at once" })
+	if waits.State != template.StatePending || waits.Code != "" || waits.Class != "" {
+		t.Errorf("%+v waits; want no fault of an attempt that is over", waits)
+	}
+	release()
+	if err := errors.Join(<-ends, <-ends); err == nil || fault.Of(err).Code != fault.HTTPStatus {
+		t.Errorf("ended with %v", err)
 	}
 }
 

@@ -81,13 +81,17 @@ func TestDeadlines(t *testing.T) {
 		}
 	})
 	// One of them at a time: this machine may be slow as well.
-	got, err := get(t, download(source.Options{IdleTimeout: 30 * time.Millisecond}), s.URL+"/body", nil)
+	short := source.Options{IdleTimeout: 30 * time.Millisecond, HeaderTimeout: time.Minute}
+	got, err := get(t, download(short), s.URL+"/body", nil)
 	wantFault(t, err, fault.Idle, "no data from "+s.Listener.Addr().String()+" for 30ms")
 	if got != "some" {
 		t.Errorf("read %q", got)
 	}
-	_, err = get(t, download(source.Options{HeaderTimeout: 30 * time.Millisecond}), s.URL+"/header?q=s3cret", nil)
-	wantFault(t, err, fault.Idle, "no answer from "+s.Listener.Addr().String()+" in 30ms")
+	// Who sets one of them means a server that says nothing, however it does.
+	for _, o := range []source.Options{{HeaderTimeout: 30 * time.Millisecond}, {IdleTimeout: 30 * time.Millisecond}} {
+		_, err = get(t, download(o), s.URL+"/header?q=s3cret", nil)
+		wantFault(t, err, fault.Idle, "no answer from "+s.Listener.Addr().String()+" in 30ms")
+	}
 }
 
 // A server that takes connections and says nothing, not even TLS.
@@ -112,7 +116,7 @@ func TestRefused(t *testing.T) {
 // A slow writer is not an idle server: the time that reading takes counts.
 func TestSlowConsumer(t *testing.T) {
 	s := serveContent(t, content)
-	o := origin(t, download(source.Options{IdleTimeout: 100 * time.Millisecond}), s.URL, nil)
+	o := origin(t, download(source.Options{IdleTimeout: 100 * time.Millisecond, HeaderTimeout: time.Minute}), s.URL, nil)
 	stream, err := o.Open(t.Context(), source.At{})
 	must(t, err)
 	defer stream.Close()

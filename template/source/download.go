@@ -16,7 +16,7 @@ import (
 // Options of downloads. Zero values are the defaults given.
 type Options struct {
 	ConnectTimeout time.Duration // 10 s, for the name and connection, and for TLS
-	HeaderTimeout  time.Duration // 30 s, from the request to the answer's header
+	HeaderTimeout  time.Duration // as IdleTimeout; from the request to the answer's header
 	IdleTimeout    time.Duration // 30 s without a byte of the body
 	MaxRedirects   int           // 5; negative: none
 	// AllowAddress judges the address that is really connected to, after the

@@ -28,7 +28,7 @@ func newClient(o Options) *client {
 		allow:     o.AllowAddress,
 		redirects: o.MaxRedirects,
 		connect:   orDefault(o.ConnectTimeout, 10*time.Second),
-		header:    orDefault(o.HeaderTimeout, 30*time.Second),
+		header:    orDefault(o.HeaderTimeout, orDefault(o.IdleTimeout, 30*time.Second)),
 		idle:      orDefault(o.IdleTimeout, 30*time.Second),
 	}
 	if c.allow == nil {

@@ -261,12 +261,28 @@ func (c *collection) stays(v Verdict, why string) {
 	}
 }
 
+const (
+	// lookTakes is how long somebody who looks into a file has it open: libvirt
+	// when it lists a pool, and this agent when it reads chains.
+	lookTakes = 100 * time.Millisecond
+	// looks is how many of them are waited for.
+	looks = 5
+)
+
 // collectNow is Collect for who has taken away what may have been the last
 // thing in the way. What fails is tried again by Tend, and no fault of theirs.
 func (r *Registry) collectNow(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, collectTimeout)
 	defer cancel()
-	if err := r.Collect(ctx); err != nil {
+	err := r.Collect(ctx)
+	for n := 0; errors.Is(err, errHeld) && n < looks && ctx.Err() == nil; n++ {
+		select {
+		case <-ctx.Done():
+		case <-r.after(lookTakes):
+			err = r.Collect(ctx)
+		}
+	}
+	if err != nil {
 		r.log.Warn("template copies that nothing stands on were not deleted; it is tried again", "error", err)
 	}
 }

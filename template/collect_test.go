@@ -466,6 +466,46 @@ func TestCollectInAnImmutableFolder(t *testing.T) {
 	}
 }
 
+// Who looks into the file while its template is removed, as whoever reads the
+// chains does, is done in a moment. Who stays keeps it, and is named.
+func TestRemoveWhileSomebodyLooks(t *testing.T) {
+	for name, tt := range map[string]struct {
+		looks int
+		stays bool
+	}{"briefly": {1, false}, "for long": {1000, true}} {
+		t.Run(name, func(t *testing.T) {
+			h, content, looks := newCollected(t), raw(1, 4096), tt.looks
+			change := h.change
+			var file *os.File
+			h.change = func(o *template.Options) {
+				change(o)
+				// The clock only goes on while somebody waits.
+				o.After = func(time.Duration) <-chan time.Time {
+					if looks--; looks == 0 {
+						file.Close()
+					}
+					now := make(chan time.Time, 1)
+					now <- h.now
+					return now
+				}
+			}
+			h.reopen()
+			_, c := h.ready(spec("a", serveBytes(t, content).URL, content))
+			var err error
+			file, err = os.Open(c.Path)
+			must(t, err)
+			defer file.Close()
+			must(t, errOf(h.Remove(t.Context(), "a")))
+			if there(c.Path) != tt.stays {
+				t.Errorf("the file is there: %t; want %t", there(c.Path), tt.stays)
+			}
+			if got, err := h.Get("a"); err != nil || tt.stays && !strings.Contains(got.Copies[0].Message, "open somewhere") {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	}
+}
+
 // Files with names of ours that belong to no copy are listed, and stay.
 func TestUnowned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -93,6 +93,28 @@ func TestPoolThatIsNotMounted(t *testing.T) {
 	}
 }
 
+// A sparse image that was there once is brought again into the room that it
+// took then, and not only into as much as its length.
+func TestRoomForWhatWasThere(t *testing.T) {
+	h, content := newHost(t), raw(1, 4<<20) // half of it is a hole
+	space := template.Space{Free: 1 << 40, Capacity: 1 << 40}
+	h.change = func(o *template.Options) {
+		o.Tending.Space = func(string) (template.Space, error) { return space, nil }
+	}
+	h.reopen()
+	_, c := h.ready(spec("a", serveBytes(t, content).URL, content))
+	must(t, os.Remove(c.Path))
+	h.Check(t.Context())
+	space.Free = 1 << 20
+	wantFault(t, h.Fetch(t.Context(), "a", nil), fault.NoSpace, fault.Local, "1048576 free")
+	space.Free = 3 << 20
+	must(t, h.Fetch(t.Context(), "a", nil))
+	// Of another nothing is known but its length.
+	other := raw(2, 4<<20)
+	must(t, errOf(h.Register(t.Context(), spec("b", serveBytes(t, other).URL, other))))
+	wantFault(t, h.Fetch(t.Context(), "b", nil), fault.NoSpace, fault.Local, "4194304 bytes needed")
+}
+
 // Who moves a pool to the system's own file system moves its files along, and
 // is not told to mount anything.
 func TestPoolThatNeedsNoMount(t *testing.T) {

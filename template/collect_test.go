@@ -22,7 +22,7 @@ import (
 type collected struct {
 	*host
 	keep    template.Keeping
-	space   template.Space
+	space   template.Space // in KiB
 	shared  bool
 	chains  func(context.Context) (template.Chains, error)
 	asked   int // how often the chains were read
@@ -44,7 +44,9 @@ func newCollected(t testing.TB) *collected {
 			return all, err
 		}
 		o.Tending.Keep = h.keep
-		o.Tending.Space = func(string) (template.Space, error) { return h.space, nil }
+		o.Tending.Space = func(string) (template.Space, error) {
+			return template.Space{Free: h.space.Free << 10, Capacity: h.space.Capacity << 10}, nil
+		}
 		o.Tending.Chains = func(ctx context.Context) (template.Chains, error) { h.asked++; return h.chains(ctx) }
 		o.Tending.Collected = func(reason string) { h.reasons = append(h.reasons, reason) }
 	}

@@ -157,7 +157,7 @@ func (a *attempt) ready(is done) error {
 	mounted := a.mounted(a.dir)
 	return a.changeCopy(a.id, a.pool, func(t *Template, c *Copy) {
 		now := a.now().UTC()
-		t.Digest, t.Size, t.VirtualSize = is.digest, is.stamp.Size, is.image.VirtualSize
+		t.Digest, t.Size, t.VirtualSize, t.Allocated = is.digest, is.stamp.Size, is.image.VirtualSize, is.allocated
 		c.clearFault()
 		c.State, c.Progress, c.Message, c.FailedSince, c.RetryAt = StateReady, 100, is.note, nil, nil
 		c.Lost, c.Mounted = false, mounted

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/wherry-kvm/wherry/template/digest"
 	"github.com/wherry-kvm/wherry/template/fault"
 	"github.com/wherry-kvm/wherry/template/partial"
@@ -172,12 +170,16 @@ func (a *attempt) room(size int64) error {
 	if size > a.maxSize {
 		return fault.New(fault.TooLarge, "the image has %d bytes, %d are allowed", size, a.maxSize)
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(a.dir, &st); err != nil {
+	space, err := a.tending.Space(a.dir)
+	if err != nil {
 		return a.ours(fault.IO, err)
 	}
-	if need, free := size-a.part.Size(), int64(st.Bavail)*st.Bsize; need > free {
-		return a.ours(fault.NoSpace, fault.New(fault.NoSpace, "%d bytes needed, %d free in %q", need, free, a.dir))
+	need := size - a.part.Size()
+	if size == a.t.Size && a.t.Allocated > 0 {
+		need = min(need, a.t.Allocated) // its holes take nothing
+	}
+	if need > space.Free {
+		return a.ours(fault.NoSpace, fault.New(fault.NoSpace, "%d bytes needed, %d free in %q", need, space.Free, a.dir))
 	}
 	return nil
 }

@@ -52,11 +52,13 @@ type Template struct {
 	SyncFrom       string `json:"sync_from,omitempty"`
 	// Digest is "sha256:..." over the file, known once a copy was verified
 	// (from the beginning where the checksum is one).
-	Digest      string     `json:"digest,omitempty"`
-	VirtualSize int64      `json:"virtual_size,omitempty"`
-	Size        int64      `json:"size,omitempty"`
-	RemovedAt   *time.Time `json:"removed_at,omitempty"`
-	Copies      []Copy     `json:"copies"`
+	Digest      string `json:"digest,omitempty"`
+	VirtualSize int64  `json:"virtual_size,omitempty"`
+	Size        int64  `json:"size,omitempty"`
+	// Allocated is what the file took on disk when it last arrived here.
+	Allocated int64      `json:"allocated,omitempty"`
+	RemovedAt *time.Time `json:"removed_at,omitempty"`
+	Copies    []Copy     `json:"copies"`
 	// Refs is filled in for readers; the store keeps refs on their own.
 	Refs []Ref `json:"refs,omitempty"`
 	// Headers may be secret: they are for the download only, and must not be

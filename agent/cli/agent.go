@@ -38,6 +38,7 @@ type agent interface {
 	operationCalls
 	templateCalls
 	hostCalls
+	shutdownCalls
 }
 
 type instanceCalls interface {

@@ -24,6 +24,7 @@ type fake struct {
 	cancels  chan string                // ids, as they are cancelled
 	watched  chan string                // ids, each time somebody waits
 	hung     map[string]bool            // operations that end only by being cancelled
+	lost     bool                       // a shutdown that was accepted is not carried out
 }
 
 func startFake(t *testing.T) *fake {
@@ -38,7 +39,7 @@ func startFake(t *testing.T) *fake {
 	}
 	server, err := http.New(http.Options{
 		Instances: fakeInstances{}, Actions: f, Migrations: f, Rebuilds: fakeRebuilds{f}, Incoming: fakeIncoming{},
-		Operations: fakeOperations{f}, Templates: fakeTemplates{f}, Targets: f, Hosts: fakeHost{},
+		Operations: fakeOperations{f}, Templates: fakeTemplates{f}, Targets: f, Hosts: fakeHost{}, Shutdowns: fakeShutdowns{f},
 	})
 	if err != nil {
 		t.Fatal(err)

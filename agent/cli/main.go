@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/wherry-kvm/wherry/agent/config"
+	"github.com/wherry-kvm/wherry/http/api"
 )
 
 // Main runs one command and returns its exit status: 0 done, 1 failed, 2
@@ -29,13 +32,19 @@ type app struct {
 	signals  *signals
 	now      func() time.Time
 	dial     func(globalFlags) (agent, error)
+	// silence is how long an agent that shuts its host down may say nothing.
+	silence time.Duration
+	// offline shuts this host down without an agent.
+	offline func(ctx context.Context, o config.Options, timeout time.Duration, tell func(api.ShutdownResult)) (api.ShutdownResult, error)
 	// running is set once the command line was understood: an error from
 	// before is a mistake in the usage.
 	running bool
 }
 
 func newApp(in io.Reader, out, err io.Writer) *app {
-	return &app{in: in, out: out, err: err, now: time.Now, dial: dialAgent}
+	a := &app{in: in, out: out, err: err, now: time.Now, dial: dialAgent, silence: agentSilent}
+	a.offline = a.shutDownOffline
+	return a
 }
 
 func (a *app) run(args []string, received <-chan os.Signal) int {
@@ -82,7 +91,7 @@ commands talk to a running agent.`,
 	root.AddCommand(a.migrationCommands()...)
 	root.AddCommand(
 		a.rebuildCommand(), a.templateCommand(), a.targetCommand(), a.operationCommand(), a.eventsCommand(),
-		a.chainCommand(), a.configCommand(), a.versionCommand(),
+		a.chainCommand(), a.configCommand(), a.versionCommand(), a.shutdownCommand(), a.stopPolicyCommand(), a.hookCommand(),
 	)
 	return root
 }

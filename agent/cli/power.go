@@ -24,6 +24,7 @@ func (a *app) createCommand() *cobra.Command {
 	r := api.CreateRequest{}
 	var boot api.Boot
 	var diskSize, memory sizeFlag
+	var policy policyFlags
 	var domainXML string
 	var noWait bool
 	cmd := &cobra.Command{
@@ -50,6 +51,9 @@ func (a *app) createCommand() *cobra.Command {
 		}
 		ref := a.global.ref(args[0])
 		r.Name, r.DiskSize, r.Memory = ref.Name, int64(diskSize), int64(memory)
+		if p, said := policy.over(api.StopPolicy{}); said {
+			r.Stop = &p
+		}
 		op, err := g.Create(ctx, ref.Project, r, newKey())
 		return a.finish(ctx, g, "create "+args[0], op, err, noWait)
 	})
@@ -66,6 +70,7 @@ func (a *app) createCommand() *cobra.Command {
 	f.StringVar(&boot.Cmdline, "cmdline", "", "and this command line")
 	f.StringVar(&r.ConsoleLog, "console-log", "", "file of the host that gets a copy of the serial console")
 	f.BoolVar(&r.Start, "start", false, "start it at once")
+	policy.register(cmd, "stop-")
 	noWaitFlag(cmd, &noWait)
 	return cmd
 }

@@ -21,15 +21,14 @@ type state struct {
 // phaseStop is shown while instances are being stopped.
 const phaseStop = "stop"
 
-// carryOut does the work of the operation. It begins before it is journalled
-// that it has: a journal that takes nothing any more keeps nothing from being
+// carryOut sees the work of the operation done. It was begun before that is
+// journalled: a journal that takes nothing any more keeps nothing from being
 // done.
-func (s *Service) carryOut(ctx context.Context, op *operation.Op, timeout time.Duration) (any, error) {
+func (s *Service) carryOut(ctx context.Context, op *operation.Op, j *job, timeout time.Duration) (any, error) {
 	st := state{}
 	if timeout > 0 {
 		st.Deadline = time.Now().Add(timeout).UTC()
 	}
-	j := s.begin(timeout, op.ID())
 	var err error
 	if st.BootID, err = shutdown.BootID(); err != nil {
 		s.Log.Warn("the run of the kernel cannot be told", "error", err)
@@ -146,5 +145,5 @@ func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
 		// power is cut, as it would have been.
 		left = max(time.Until(st.Deadline), time.Second)
 	}
-	return s.carryOut(ctx, op, left)
+	return s.carryOut(ctx, op, s.begin(left, op.ID()), left)
 }

@@ -91,7 +91,7 @@ func (s *Service) Shutdown(ctx context.Context, r api.ShutdownRequest, k api.Ide
 		op  api.Operation
 		err error
 	}
-	answers := make(chan answer, 1)
+	answers, begun := make(chan answer, 1), make(chan struct{})
 	var without atomic.Pointer[job] // begun without waiting for the store any longer
 	go func() {
 		op, err := s.Operations.Start(context.WithoutCancel(ctx), operation.Spec{Kind: Kind, Key: k, Request: r, Cancellable: true},
@@ -99,7 +99,9 @@ func (s *Service) Shutdown(ctx context.Context, r api.ShutdownRequest, k api.Ide
 				if j := without.Load(); j != nil {
 					return s.followed(ctx, op, j) // never a second time
 				}
-				return s.carryOut(ctx, op, r.Timeout.Std())
+				j := s.begin(r.Timeout.Std(), op.ID())
+				close(begun)
+				return s.carryOut(ctx, op, j, r.Timeout.Std())
 			})
 		answers <- answer{op, err}
 	}()
@@ -108,6 +110,14 @@ func (s *Service) Shutdown(ctx context.Context, r api.ShutdownRequest, k api.Ide
 	why := error(nil)
 	select {
 	case a := <-answers:
+		if a.err == nil {
+			// Whoever asks for the status now is not told of an earlier one. The
+			// same request again begins nothing.
+			select {
+			case <-begun:
+			case <-timer.C:
+			}
+		}
 		if a.err == nil || api.CodeOf(a.err) != "" {
 			return a.op, a.err
 		}

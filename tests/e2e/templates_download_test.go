@@ -37,7 +37,7 @@ func TestTemplateDownloads(t *testing.T) {
 	var begun []download
 	// Each is another image to the host: one that has the bytes already does
 	// not ask for them again.
-	add := func(what, knob string, r api.TemplateRequest, judge func(w *world, name string)) {
+	add := func(what, knob string, r api.TemplateRequest, judge func(w *world, d download)) {
 		file := w.variant(image, what)
 		name := w.sourced(o, file)
 		r.ID = w.unique(what)
@@ -53,23 +53,29 @@ func TestTemplateDownloads(t *testing.T) {
 		w.registered(w.a, r)
 		begun = append(begun, download{what, r.ID, file, name, judge})
 	}
-	add("plain", "plain", api.TemplateRequest{}, func(w *world, name string) {
-		asked := w.asked(o, name)
-		if len(asked) != 1 || asked[0].Sent != w.size(o.File(name)) || asked[0].Encoding != "identity" || asked[0].Range != "" {
+	add("plain", "plain", api.TemplateRequest{}, func(w *world, d download) {
+		asked := w.asked(o, d.name)
+		if len(asked) != 1 || asked[0].Sent != w.size(o.File(d.name)) || asked[0].Encoding != "identity" || asked[0].Range != "" {
 			w.Errorf("asked for %+v; want one request for the whole", asked)
 		}
 	})
-	add("query", "plain", api.TemplateRequest{URL: "?a=1&b=%20c&rate=0&sig=x%2Fy%3D"}, func(w *world, name string) {
-		if asked := w.asked(o, name); len(asked) != 1 || !strings.HasSuffix(asked[0].URI, "?a=1&b=%20c&rate=0&sig=x%2Fy%3D") {
+	add("query", "plain", api.TemplateRequest{URL: "?a=1&b=%20c&rate=0&sig=x%2Fy%3D"}, func(w *world, d download) {
+		if asked := w.asked(o, d.name); len(asked) != 1 || !strings.HasSuffix(asked[0].URI, "?a=1&b=%20c&rate=0&sig=x%2Fy%3D") {
 			w.Errorf("asked for %+v; want the query as it was given", asked)
+		}
+		// A signature in a URL is a secret.
+		log, err := w.a.AgentLog(w.ctx)
+		w.must(err)
+		if c := w.copyOf(w.a, d.id); strings.Contains(log+c.Origin, "sig=x") {
+			w.Errorf("the query is in the log, or in %q", c.Origin)
 		}
 	})
 	add("noranges", "noranges", api.TemplateRequest{}, nil)
 	add("unsized", "unsized", api.TemplateRequest{}, nil)
 	add("tls", "tls", api.TemplateRequest{}, nil)
 	add("token", "token", api.TemplateRequest{Headers: secret}, nil)
-	add("cut", "cut", api.TemplateRequest{URL: "?after=3m"}, func(w *world, name string) {
-		resumed(w, w.asked(o, name), w.size(o.File(name)))
+	add("cut", "cut", api.TemplateRequest{URL: "?after=3m"}, func(w *world, d download) {
+		resumed(w, w.asked(o, d.name), w.size(o.File(d.name)))
 	})
 	add("md5", "plain", api.TemplateRequest{Checksum: "md5:"}, nil)
 	add("sha1", "plain", api.TemplateRequest{Checksum: "sha1:"}, nil)
@@ -160,14 +166,14 @@ const metalink = `<?xml version="1.0" encoding="UTF-8"?>
 // download is a template on its way.
 type download struct {
 	what, id, file, name string
-	judge                func(w *world, name string)
+	judge                func(w *world, d download)
 }
 
 func (d download) arrives(w *world) {
 	w.Helper()
 	w.readied(w.a, d.id, d.file)
 	if d.judge != nil {
-		d.judge(w, d.name)
+		d.judge(w, d)
 	}
 }
 

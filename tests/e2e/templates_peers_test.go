@@ -14,15 +14,15 @@ import (
 	"github.com/wherry-kvm/wherry/tests/harness"
 )
 
-// held has a host download an image, which is at its origin no longer when this
-// returns.
-func (w *world) held(on *side, r api.TemplateRequest, file string) {
+// held has a host download an image. Its origin, which this returns, is stopped.
+func (w *world) held(on *side, r api.TemplateRequest, file string) *harness.Origin {
 	w.Helper()
 	o := w.origin(on, "127.0.0.1")
 	r.URL, r.Checksum = o.URL("plain", w.sourced(o, file)), w.checksum(file)
 	w.run(on, w.registered(on, r), nil)
 	w.readied(on, r.ID, file)
 	w.must(o.Stop())
+	return o
 }
 
 // nowhere is a URL that nobody answers at.
@@ -37,6 +37,10 @@ func TestTemplateSyncKeepsHoles(t *testing.T) {
 	const size, data = 256 * mib, 16 * mib
 	image, id := w.raw("holes", size, data), w.unique("tpl")
 	w.held(w.b, api.TemplateRequest{ID: id, Format: "raw", Pool: "ext"}, image)
+	// Where the zeros travelled, they take no room either.
+	if _, allocated := w.allocated(w.b, w.copyOf(w.b, id).Path); allocated > data*5/4 {
+		t.Errorf("the download takes %d bytes for %d of data", allocated, data)
+	}
 	before := w.sentBytes(w.b)
 	w.rate(w.b, "100mbit")
 	op := w.registered(w.a, api.TemplateRequest{ID: id, Format: "raw", Pool: "xfs", URL: nowhere, Checksum: w.checksum(image), SyncFrom: w.b.URL()})
@@ -66,7 +70,7 @@ func TestTemplateFileLostOrChanged(t *testing.T) {
 	w.agentWith(w.a, quick...)
 	image, id := w.picture("lost", w.Name()), w.unique("tpl")
 	w.held(w.b, api.TemplateRequest{ID: id}, image)
-	w.held(w.a, api.TemplateRequest{ID: id}, image)
+	o := w.held(w.a, api.TemplateRequest{ID: id}, image)
 	path := w.copyOf(w.a, id).Path
 	inode := func(w *world) string { return w.exec(w.a, "stat", "-c", "%i", path) }
 	first := inode(w)
@@ -112,6 +116,20 @@ func TestTemplateFileLostOrChanged(t *testing.T) {
 		if got := "sha256:" + strings.Fields(w.exec(w.a, "sha256sum", c.Path))[0]; c.Path != path || got != w.checksum(image) {
 			w.Errorf("copy %+v with digest %s; want the image at %s", c, got, path)
 		}
+	})
+	w.substep("on both hosts", func(w *world) {
+		// Nobody has it any more but the server, which is there again.
+		w.must(o.Start(w.ctx))
+		before := w.copyOf(w.a, id)
+		w.must(w.b.Agent(w.ctx, "stop"))
+		w.cleanup("starting the agent", func(ctx context.Context) error { return w.b.Agent(ctx, "start") })
+		w.exec(w.b, "rm", "-f", path)
+		w.exec(w.a, "rm", "-f", path)
+		w.must(w.b.Agent(w.ctx, "start"))
+		w.untilCopy(w.a, id, "to come from its URL", func(c api.TemplateCopy) bool {
+			return isReady(c) && c.UpdatedAt.After(before.UpdatedAt) && strings.HasPrefix(c.Origin, "http://127.0.0.1")
+		})
+		w.readied(w.a, id, image)
 	})
 }
 

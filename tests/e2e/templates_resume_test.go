@@ -47,6 +47,10 @@ func TestTemplateDownloadResumedByTheNextAgent(t *testing.T) {
 				w.Errorf("left in the pool: %q", left)
 			}
 			w.wait(w.a, op.ID)
+			var peak int64
+			if _, err := fmt.Sscan(w.exec(w.a, "sh", "-c", "sed -n 's/^VmHWM: *//p' /proc/$(cat /run/lab-agent.pid)/status"), &peak); err != nil || peak > 150<<10 {
+				w.Errorf("the agent took %d KiB of memory at most (%v) for an image of %d MiB", peak, err, size/mib)
+			}
 		})
 	}
 }

@@ -149,6 +149,7 @@ func TestTemplateSyncFailure(t *testing.T) {
 		w.health(w.a, name, "ok")
 		w.rebooted(w.a, name)
 	}
+	told := w.told(w.a, id)
 	w.step("2 option 1: remove the file, make the folder immutable", func(w *world) {
 		before := w.sentBytes(w.b)
 		w.exec(w.a, "sh", "-c", `rm -f "$0" && chattr +i "$1"`, path, folder)
@@ -159,6 +160,13 @@ func TestTemplateSyncFailure(t *testing.T) {
 			w.Errorf("reasons %q; want one that names template %q", reasons, id)
 		}
 		w.alive(name, w.a)
+		for _, metric := range []string{
+			fmt.Sprintf("wherry_template_copy_state{pool=%q,state=%q,template=%q}", "work", "failed", id),
+			fmt.Sprintf("wherry_template_refs{pool=%q,template=%q}", "work", id),
+			fmt.Sprintf("wherry_template_failures_total{class=%q,code=%q}", "local", "read-only"),
+		} {
+			w.must(harness.Until(w.ctx, metric, func(ctx context.Context) error { return w.counted(ctx, w.a, metric, 1) }))
+		}
 		w.step("3 the backoff works for the sync", func(w *world) { w.backsOff(w.a, id, 3) })
 		if sent := w.sentBytes(w.b) - before; sent > mib {
 			w.Errorf("host b has sent %d bytes to a folder that takes none", sent)
@@ -188,6 +196,36 @@ func TestTemplateSyncFailure(t *testing.T) {
 		w.step("3 the backoff works for the sync", func(w *world) { w.backsOff(w.a, id, 1) })
 	})
 	w.step("4 after mid-transfer, too", recovers)
+	states := told()
+	for _, want := range []string{"missing changed", "failed read-only", "syncing", "ready"} {
+		if !slices.Contains(states, want) {
+			t.Errorf("events told of %q; want %q among them", states, want)
+		}
+	}
+}
+
+// told follows what events say of a template's copies from now on, each as its
+// state and code; what it returns ends that and gives them.
+func (w *world) told(on *side, id string) func() []string {
+	w.Helper()
+	ctx, stop := context.WithCancel(w.ctx)
+	var states []string
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		// It ends with its context: what it has not told is missed below.
+		_ = on.api.Events(ctx, 0, func(e api.Event) error {
+			if c := e.Template; c != nil && c.ID == id {
+				states = append(states, strings.TrimSpace(c.State+" "+c.Code))
+			}
+			return nil
+		})
+	}()
+	return func() []string {
+		stop()
+		<-ended
+		return states
+	}
 }
 
 // backsOff wants so many more failures, each after the wait that was told.

@@ -150,3 +150,66 @@ func TestPackagesHaveOneDocComment(t *testing.T) {
 		}
 	}
 }
+
+// stopPath is what works with nothing but the host itself, and on what it may
+// stand of what could reach further. Libvirt waits for its hook, so that one
+// may not speak to it either.
+var stopPath = []string{"agent/power", "agent/cleanup", "agent/shutdown", "agent/offline", "agent/hook", "agent/record", "agent/durable",
+	"hypervisor/process", "hypervisor/monitor"}
+
+// dialers are the packages of the standard library, and of others, that reach
+// another host, or the store.
+var dialers = []string{"net/http", "net/rpc", "net/smtp", "crypto/tls", "google.golang.org/grpc", "go.etcd.io/bbolt", "github.com/labstack/echo/v4",
+	module + "/http/client", module + "/http", module + "/agent/store", module + "/agent/operation", module + "/agent/daemon", module + "/template"}
+
+// looksAtAddresses are those of ours that import package net, and what for.
+var looksAtAddresses = map[string]string{
+	"http/api":             "a portal's form",
+	"volume/target":        "a portal's form",
+	"hypervisor":           "a migration's address",
+	"hypervisor/domainxml": "the form of a disk's source",
+	"hypervisor/monitor":   "dials QEMU's socket on this host",
+}
+
+// Nothing on the way down waits for a network, by whatever detour.
+func TestStopPathReachesNoNetwork(t *testing.T) {
+	seen := 0
+	for _, p := range list(t, "-deps", "./agent/...", "./hypervisor/...") {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		if !slices.Contains(stopPath, name) {
+			continue
+		}
+		seen++
+		for _, d := range p.Deps {
+			if slices.ContainsFunc(dialers, func(x string) bool {
+				return d == x || within(d, x) && x != module+"/http" && x != module+"/template"
+			}) {
+				t.Errorf("%s stands on %s", name, d)
+			}
+			if name == "agent/hook" && (within(d, "libvirt.org/go/libvirt") || d == module+"/hypervisor") {
+				t.Errorf("%s stands on %s: libvirt waits for it", name, d)
+			}
+		}
+	}
+	if seen != len(stopPath) {
+		t.Errorf("looked at %d packages; want all of %q", seen, stopPath)
+	}
+}
+
+// What of the stop path can open a socket at all is known by name.
+func TestStopPathOpensNoSocketsButKnownOnes(t *testing.T) {
+	ours := map[string]pkg{}
+	for _, p := range list(t, "-deps", "./agent/offline", "./agent/hook") {
+		if within(p.ImportPath, module) {
+			ours[strings.TrimPrefix(p.ImportPath, module+"/")] = p
+		}
+	}
+	if len(ours) < 10 {
+		t.Fatalf("%d packages", len(ours))
+	}
+	for name, p := range ours {
+		if slices.Contains(p.Imports, "net") && looksAtAddresses[name] == "" {
+			t.Errorf("%s imports net: say what for", name)
+		}
+	}
+}

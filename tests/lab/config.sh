@@ -103,6 +103,9 @@ agent_files() {
 		  root: /dev/disk/by-id
 		  rescan: ["/etc/wherry/powerflex-rescan"]
 	YAML
+	# Before libvirt starts, which looks for its hooks only then.
+	put /etc/libvirt/hooks/qemu.d/wherry <"$repo/configs/hook"
+	chmod 755 "$files/etc/libvirt/hooks/qemu.d/wherry"
 	# Stands in for the proprietary driver's rescan: tests put the link it should find into this file.
 	put /etc/wherry/powerflex-rescan <<-'SH'
 		#!/bin/sh

@@ -43,7 +43,7 @@ func (r *Registry) suspected(t Template, c Copy) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := r.flights[keyOf(t)]
-	return c.State == StateVerifying && (f == nil || f.place != place{t.ID, c.Pool})
+	return c.State == StateVerifying && c.Path != "" && (f == nil || f.place != place{t.ID, c.Pool})
 }
 
 func (r *Registry) check(ctx context.Context, t Template, c Copy) {

@@ -305,6 +305,40 @@ func TestCheckOfATombstone(t *testing.T) {
 }
 
 // What happened while the agent was away is found by its first look.
+// held is an intake that looks until it is called off.
+type held chan struct{}
+
+func (h held) Check(ctx context.Context, _ *os.File, _ string) (template.ImageInfo, error) {
+	h <- struct{}{}
+	<-ctx.Done()
+	return template.ImageInfo{}, context.Cause(ctx)
+}
+
+// A copy that was removed while it was verified for the first time has no file
+// that could be missed.
+func TestCheckOfWhatNeverCame(t *testing.T) {
+	h, content, looks := newHost(t), raw(1, 4096), make(held)
+	h.change = func(o *template.Options) { o.Intake = looks }
+	h.reopen()
+	site := serveBytes(t, content)
+	ctx, cancel := context.WithCancel(t.Context())
+	var fetches sync.WaitGroup
+	defer fetches.Wait()
+	defer cancel()
+	for _, id := range []string{"a", "b"} {
+		must(t, errOf(h.Register(t.Context(), spec(id, site.URL, content))))
+	}
+	fetches.Go(func() { _ = h.Fetch(ctx, "a", nil) }) // it is called off
+	<-looks
+	fetches.Go(func() { _ = h.Fetch(ctx, "b", nil) }) // and this one, at the end
+	must(t, errOf(h.Remove(t.Context(), "a")))
+	<-looks
+	h.Check(t.Context())
+	if got, err := h.Get("a"); err != nil || slices.ContainsFunc(got.Copies, func(c template.Copy) bool { return c.State == template.StateMissing }) {
+		t.Errorf("%+v, %v; want nothing missing", got, err)
+	}
+}
+
 func TestCheckAfterARestart(t *testing.T) {
 	h, content := newTended(t), raw(1, 4096)
 	_, c := h.ready(spec("rocky9", serveBytes(t, content).URL, content))

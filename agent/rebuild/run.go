@@ -245,7 +245,8 @@ func (b *rebuild) problem(code string, err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, operation.ErrCancelled), errors.Is(err, operation.ErrShutdown):
 		return err
 	case errors.Is(err, unix.ENOSPC), b.full():
-		code = "no-space"
+		return api.NewProblem("no-space", "%w", err).WithDisk(b.j.Plan.Disk).
+			WithHint("make room in pool %q, where the new disk is made beside the old one, and ask again", b.j.Plan.Old.Pool)
 	}
 	return api.NewProblem(code, "%w", err).WithDisk(b.j.Plan.Disk)
 }

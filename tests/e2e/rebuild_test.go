@@ -46,7 +46,7 @@ func TestRebuild(t *testing.T) {
 		t.Errorf("state %q, %v", state, err)
 	}
 	r.sound(nil)
-	r.refuses(api.RebuildRequest{Source: source(api.SourceOriginal)}, "original-unknown")
+	r.refused(api.RebuildRequest{Source: source(api.SourceOriginal)}, "original-unknown")
 	op, err = w.a.api.Start(w.ctx, ref(r.name), "")
 	w.run(w.a, op, err)
 	r.fresh("", data)
@@ -99,11 +99,11 @@ func TestRebuildRefused(t *testing.T) {
 	one := w.template(w.a, w.unique("one"), w.picture("one", w.Name()), false)
 	r := w.toRebuild("vm", one)
 	root := r.root()
-	r.refuses(api.RebuildRequest{Source: source(api.SourceTemplate, api.Template{ID: "nobody"}), DiskSize: imageSize}, "running", "template-not-ready", "disk-too-small")
+	r.refused(api.RebuildRequest{Source: source(api.SourceTemplate, api.Template{ID: "nobody"}), DiskSize: imageSize}, "running", "template-not-ready", "disk-too-small")
 	op, err := w.a.api.Stop(w.ctx, ref(r.name), api.StopRequest{}, "")
 	w.run(w.a, op, err)
 	w.exec(w.a, "virsh", "-q", "snapshot-create-as", r.name, "before-upgrade")
-	p := r.refuses(api.RebuildRequest{Source: source(api.SourceOriginal), Force: true}, "snapshots-present", "snapshots-present")
+	p := r.refused(api.RebuildRequest{Source: source(api.SourceOriginal), Force: true}, "snapshots-present", "snapshots-present")
 	for _, reason := range p.Reasons { // libvirt's, and the one in the image
 		if !strings.Contains(reason.Detail, "before-upgrade") {
 			t.Errorf("reason %+v; want it to name the snapshot", reason)
@@ -115,7 +115,7 @@ func TestRebuildRefused(t *testing.T) {
 		t.Errorf("the command says %s", out)
 	}
 	w.exec(w.a, "virsh", "-q", "snapshot-delete", r.name, "before-upgrade", "--metadata")
-	r.refuses(api.RebuildRequest{Source: source(api.SourceOriginal)}, "snapshots-present")
+	r.refused(api.RebuildRequest{Source: source(api.SourceOriginal)}, "snapshots-present")
 	w.exec(w.a, "qemu-img", "snapshot", "-d", "before-upgrade", root)
 	if r.root() != root {
 		t.Errorf("root disk %s was %s", r.root(), root)
@@ -136,7 +136,7 @@ func TestRebuildFromALargerTemplate(t *testing.T) {
 	large := w.template(w.a, w.unique("large"), image, false)
 	r := w.toRebuild("vm", one)
 	q := api.RebuildRequest{Source: source(api.SourceTemplate, large), Force: true, DiskSize: 3 * imageSize}
-	r.refuses(q, "disk-too-small")
+	r.refused(q, "disk-too-small")
 	q.DiskSize = 0
 	if result := r.rebuild(q); result.New.Size != 4*imageSize {
 		t.Errorf("result %+v", result)

@@ -107,8 +107,8 @@ func (r *rebuilt) rebuild(q api.RebuildRequest) (out api.RebuildResult) {
 	return out
 }
 
-// refuses asks for a rebuild that must be refused at once for these reasons.
-func (r *rebuilt) refuses(q api.RebuildRequest, want ...string) *api.Problem {
+// refused asks for a rebuild that must be refused at once for these reasons.
+func (r *rebuilt) refused(q api.RebuildRequest, want ...string) *api.Problem {
 	r.Helper()
 	_, err := r.on.api.Rebuild(r.ctx, ref(r.name), q, "")
 	p := r.problem(err, "precondition")

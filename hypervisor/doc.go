@@ -12,5 +12,6 @@
 // and a migration holds one for its whole length, as a call does that waits for
 // a QEMU that hangs. So there is one connection for control, one for looks that
 // never wait for QEMU, one for statistics, one for each migration, and two for
-// each domain that is being stopped.
+// each domain that is being stopped; and one without any calls that tells when
+// libvirt itself hangs.
 package hypervisor

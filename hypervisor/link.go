@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"libvirt.org/go/libvirt"
 )
@@ -32,6 +33,12 @@ type link struct {
 }
 
 // dialLink opens a connection. It blocks as long as libvirt does.
+//
+// With a keepalive a connection may have one call at a time: when the probes
+// find a libvirt that hangs, only one of several calls is told, the others and
+// the close callback wait for libvirt to go on, and the library of libvirt 9.0
+// crashes then. So who makes more calls has none (the zero value), and learns
+// of a libvirt that hangs by another connection.
 func dialLink(uri string, keepAlive KeepAlive, log *slog.Logger, handles *atomic.Int64) (*link, error) {
 	if err := startEventLoop(); err != nil {
 		return nil, err
@@ -46,8 +53,10 @@ func dialLink(uri string, keepAlive KeepAlive, log *slog.Logger, handles *atomic
 		slots: make(chan struct{}, maxCalls), lost: make(chan struct{}), closedCh: make(chan struct{}),
 	}
 	// Drivers inside the process (test:///) have neither keepalive nor an end.
-	if err := conn.SetKeepAlive(int(keepAlive.Interval.Seconds()), keepAlive.Count); err != nil && !isCode(err, libvirt.ERR_NO_SUPPORT) {
-		log.Debug("libvirt keepalive", "err", err)
+	if keepAlive.Interval > 0 {
+		if err := conn.SetKeepAlive(int(keepAlive.Interval.Seconds()), keepAlive.Count); err != nil && !isCode(err, libvirt.ERR_NO_SUPPORT) {
+			log.Debug("libvirt keepalive", "err", err)
+		}
 	}
 	if err := conn.RegisterCloseCallback(func(*libvirt.Connect, libvirt.ConnectCloseReason) { l.markLost() }); err == nil {
 		l.onClose = append(l.onClose, func() { _ = conn.UnregisterCloseCallback() })
@@ -112,17 +121,29 @@ func (l *link) close() {
 	}
 }
 
+// closePatience is how long the end of a connection is waited for: libvirt is
+// told of it, and one that hangs does not answer.
+const closePatience = 3 * time.Second
+
 func (l *link) shut() {
-	for _, undo := range l.onClose {
-		undo()
+	go func() {
+		for _, undo := range l.onClose {
+			undo()
+		}
+		if left, err := l.conn.Close(); err != nil {
+			l.log.Warn("close libvirt connection", "err", err)
+		} else if left > 0 {
+			l.log.Warn("libvirt connection still referenced after close", "references", left)
+		}
+		l.handles.Add(-1)
+		close(l.closedCh)
+	}()
+	patience := time.NewTimer(closePatience)
+	defer patience.Stop()
+	select {
+	case <-l.closedCh:
+	case <-patience.C:
 	}
-	if left, err := l.conn.Close(); err != nil {
-		l.log.Warn("close libvirt connection", "err", err)
-	} else if left > 0 {
-		l.log.Warn("libvirt connection still referenced after close", "references", left)
-	}
-	l.handles.Add(-1)
-	close(l.closedCh)
 }
 
 // alive is a look at the local socket, not a round trip.

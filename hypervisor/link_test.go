@@ -220,3 +220,27 @@ func TestLooksPassCallsThatHang(t *testing.T) {
 		t.Errorf("after the end: %v", err)
 	}
 }
+
+// A libvirt that hangs is found by the connection that nobody calls on.
+func TestPulse(t *testing.T) {
+	c := New(Options{URI: "test:///default", Log: slog.New(slog.DiscardHandler), KeepAlive: KeepAlive{Interval: time.Second, Count: 1}})
+	if err := startEventLoop(); err != nil {
+		t.Fatal(err)
+	}
+	l, pulse, err := c.dialBoth()
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := c.Subscribe(t.Context())
+	held := make(chan struct{})
+	go func() { defer close(held); c.hold(t.Context(), l, pulse) }()
+	if e := <-events; e.Detail != "up" || !c.Up() {
+		t.Errorf("event %+v, up %v", e, c.Up())
+	}
+	pulse.markLost()
+	<-held
+	if e := <-events; e.Detail != "down" || c.Up() || !l.isGone() {
+		t.Errorf("event %+v, up %v", e, c.Up())
+	}
+	emptied(t, c)
+}

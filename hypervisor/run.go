@@ -41,7 +41,7 @@ func (c *Client) Run(ctx context.Context) error {
 	defer context.AfterFunc(c.stopped, cancel)()
 
 	for attempt := 0; ctx.Err() == nil; attempt++ {
-		l, err := c.dialControl(ctx)
+		l, pulse, err := c.dialControl(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
 				c.log.Warn("libvirt is not there", "err", err, "attempt", attempt+1)
@@ -50,54 +50,72 @@ func (c *Client) Run(ctx context.Context) error {
 			continue
 		}
 		attempt = -1
-		c.hold(ctx, l)
+		c.hold(ctx, l, pulse)
 	}
 	return nil
 }
 
-// hold uses a connection until it is lost or ctx ends.
-func (c *Client) hold(ctx context.Context, l *link) {
+// hold uses a connection until it is lost or ctx ends. The pulse is the
+// connection that tells of a libvirt that hangs; nobody calls on it.
+func (c *Client) hold(ctx context.Context, l, pulse *link) {
 	c.setControl(l)
 	c.log.Info("connected to libvirt")
 	c.hub.publish(Event{Kind: KindConnection, Detail: "up", At: time.Now()})
 	select {
 	case <-l.lost:
 		c.log.Warn("lost the connection to libvirt")
+	case <-pulse.lost:
+		c.log.Warn("libvirt does not answer")
+		l.markLost()
 	case <-ctx.Done():
 	}
 	c.setControl(nil)
 	c.closeSpares()
 	l.close()
+	pulse.close()
 	c.hub.publish(Event{Kind: KindConnection, Detail: "down", At: time.Now()})
 }
 
-// dialControl opens the control connection with its events. While libvirt does
-// not answer there is one attempt under way, never a pile of them: each would
-// hold a thread.
-func (c *Client) dialControl(ctx context.Context) (*link, error) {
-	got := make(chan reply[*link], 1)
+// dialControl opens the control connection with its events, and the pulse.
+// While libvirt does not answer there is one attempt under way, never a pile
+// of them: each would hold a thread.
+func (c *Client) dialControl(ctx context.Context) (l, pulse *link, err error) {
+	got := make(chan reply[[2]*link], 1)
 	go func() {
-		l, err := dialLink(c.opts.URI, c.opts.KeepAlive, c.log, &c.handles)
-		if err == nil {
-			if err = c.register(l); err != nil {
-				l.close()
-			}
-		}
-		got <- reply[*link]{l, err}
+		l, pulse, err := c.dialBoth()
+		got <- reply[[2]*link]{[2]*link{l, pulse}, err}
 	}()
 	slow := time.AfterFunc(slowDial, func() { c.log.Warn("libvirt accepts no connection yet", "since", slowDial) })
 	defer slow.Stop()
 	select {
 	case r := <-got:
-		return r.value, r.err
+		return r.value[0], r.value[1], r.err
 	case <-ctx.Done():
 		go func() {
 			if r := <-got; r.err == nil {
-				r.value.close()
+				r.value[0].close()
+				r.value[1].close()
 			}
 		}()
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
+}
+
+func (c *Client) dialBoth() (l, pulse *link, err error) {
+	if pulse, err = dialLink(c.opts.URI, c.opts.KeepAlive, c.log, &c.handles); err != nil {
+		return nil, nil, err
+	}
+	l, err = dialLink(c.opts.URI, KeepAlive{}, c.log, &c.handles)
+	if err == nil {
+		if err = c.register(l); err != nil {
+			l.close()
+		}
+	}
+	if err != nil {
+		pulse.close()
+		return nil, nil, err
+	}
+	return l, pulse, nil
 }
 
 // Close ends Run and waits for it, ten seconds at most.

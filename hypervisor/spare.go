@@ -15,7 +15,7 @@ func (c *Client) open(ctx context.Context, s *spare, op, name string) (*link, er
 	}
 	got := make(chan reply[*link], 1)
 	go func() {
-		l, err := dialLink(c.opts.URI, c.opts.KeepAlive, c.log, &c.handles)
+		l, err := dialLink(c.opts.URI, KeepAlive{}, c.log, &c.handles)
 		got <- reply[*link]{l, err}
 	}()
 	select {

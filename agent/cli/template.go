@@ -68,25 +68,9 @@ by itself; "wherry template list" says when.`,
 	f.StringVar(&r.Pool, "pool", "", "pool of the copy (default: the agent's)")
 	f.BoolVar(&r.DirectDownload, "direct-download", false, "every host fetches it by itself: what stands on it migrates as a full clone")
 	f.StringVar(&r.SyncFrom, "sync-from", "", "peer to ask first, https://HOST:8470; the URL may then be left out")
-	f.StringArrayVar(&headers, "header", nil, "header of the download, as \"Name: value\"; repeatable")
+	f.StringArrayVar(&headers, "header", nil, "header of the download, as \"Name: value\", or @FILE with one in each line; repeatable")
 	noWaitFlag(cmd, &noWait)
 	return cmd
-}
-
-func headerMap(headers []string) (map[string]string, error) {
-	var out map[string]string
-	for _, h := range headers {
-		name, value, found := strings.Cut(h, ":")
-		if !found || strings.TrimSpace(name) == "" {
-			// The value may be a secret: it is not repeated.
-			return nil, fmt.Errorf("a header is written \"Name: value\"")
-		}
-		if out == nil {
-			out = map[string]string{}
-		}
-		out[strings.TrimSpace(name)] = strings.TrimSpace(value)
-	}
-	return out, nil
 }
 
 func (a *app) templateListCommand() *cobra.Command {

@@ -60,6 +60,9 @@ func (v *barView) update(op api.Operation) {
 	if text := progressText(op.Progress, 0); text != "" && !op.Ended() && inParts {
 		head += "  " + text
 	}
+	if op.Progress.Detail != "" && !op.Ended() {
+		head += ": " + op.Progress.Detail
+	}
 	v.head.say(head)
 	if !inParts && whole.BytesDone+whole.BytesTotal > 0 {
 		v.part(whole.Target, 0, whole)

@@ -48,8 +48,11 @@ func (a *app) printEvent(e api.Event) error {
 	}
 	return a.print(e, func(w io.Writer) {
 		subject := cmp.Or(api.Ref{Project: e.Project, Name: e.Instance}.String(), "-")
-		if e.Template != nil {
+		switch {
+		case e.Template != nil:
 			subject = e.Template.ID
+		case e.Operation != nil && e.Operation.Template != "":
+			subject = e.Operation.Template
 		}
 		fmt.Fprintf(w, "%d  %s  %s  %s  %s\n", e.ID, timeText(e.At), e.Kind, subject, eventText(e))
 	})

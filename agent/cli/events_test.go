@@ -8,6 +8,24 @@ import (
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
+// An operation on a template is told by it.
+func TestOperationEvents(t *testing.T) {
+	for want, op := range map[string]api.Operation{
+		"rocky9  template running, download": {Kind: templateKind, Template: "rocky9", Status: api.StatusRunning, Phase: "download"},
+		"-  cleanup succeeded":               {Kind: "cleanup", Status: api.StatusSucceeded},
+	} {
+		var out bytes.Buffer
+		a := newApp(strings.NewReader(""), &out, &out)
+		a.global.output = outputTable
+		if err := a.printEvent(api.Event{ID: 4, Kind: "operation", At: created, Operation: &op}); err != nil {
+			t.Fatal(err)
+		}
+		if got := out.String(); got != "4  2026-11-21T10:00:00Z  operation  "+want+"\n" {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func TestTemplateEvents(t *testing.T) {
 	for want, e := range map[string]api.TemplateEvent{
 		"gone  failed in default (unresolvable): no such host, again at 2026-11-21T10:01:00Z": {

@@ -20,7 +20,9 @@ func (f fakeOperations) List(_ context.Context, instance, status string) ([]api.
 	f.note("operations", map[string]string{"instance": instance, "status": status})
 	front := operation("op-2", "stop", "front", api.StatusSucceeded, "")
 	front.Project = "web"
-	return []api.Operation{moving("op-1", "vm1", 42, 430<<20, 0), front}, nil
+	image := operation("op-3", templateKind, "", api.StatusRunning, "download")
+	image.Project, image.Template = "", "rocky9"
+	return []api.Operation{moving("op-1", "vm1", 42, 430<<20, 0), front, image}, nil
 }
 
 func (f fakeOperations) Wait(ctx context.Context, id string, d time.Duration) (api.Operation, error) {

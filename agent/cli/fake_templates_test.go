@@ -119,7 +119,9 @@ func (f fakeTemplates) Scrub(_ context.Context, id string, _ api.Idempotency) (a
 // fetch ends as the template's first failed copy says, or well.
 func (f fakeTemplates) fetch(id string) (api.Operation, error) {
 	begun := operation("op-template", templateKind, "", api.StatusRunning, "download")
-	half := begun
+	begun.Project, begun.Template = "", id
+	waits, half := begun, begun
+	waits.Progress.Detail = "waiting: 4 downloads at once"
 	half.Progress = api.Progress{Percent: 50, BytesDone: 450 << 20, BytesTotal: 900 << 20}
 	for t, problem := range map[*api.Template]string{&broken: "template-failed", &gone: "template-failed", &full: "no-space"} {
 		if t.ID == id {
@@ -132,8 +134,9 @@ func (f fakeTemplates) fetch(id string) (api.Operation, error) {
 		return api.Operation{}, err
 	}
 	end, _ := f.next("op-template")
+	end.Project, end.Template = "", id
 	end.UpdatedAt = created.Add(9300 * time.Millisecond)
-	return f.begin(begun, half, end), nil
+	return f.begin(begun, waits, half, end), nil
 }
 
 func (f fakeTemplates) Remove(_ context.Context, id string) (api.Template, error) {

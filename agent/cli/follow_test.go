@@ -227,6 +227,17 @@ func TestBarOfAnUnknownLength(t *testing.T) {
 	}
 }
 
+func TestBarSaysWhatItWaitsFor(t *testing.T) {
+	f, x := startFake(t), openTerminal(t)
+	op := operation("op-slow", templateKind, "", api.StatusRunning, "download")
+	op.Progress.Detail = "waiting: 4 downloads at once"
+	f.begin(op, op)
+	r := begin(t, f, x.child, x.child, "operation", "wait", "op-slow")
+	x.await(t, "download: waiting: 4 downloads at once", 1)
+	r.interrupt(syscall.SIGTERM)
+	r.end(exitFailed)
+}
+
 func TestTableIsWrappedOnTerminal(t *testing.T) {
 	f, x := startFake(t), openTerminal(t)
 	a := newApp(x.child, x.child, x.child)

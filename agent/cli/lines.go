@@ -41,7 +41,7 @@ func (v *lineView) stop() {}
 func (v *lineView) update(op api.Operation) {
 	at := v.now()
 	v.meter.add(at, op.Progress.BytesDone)
-	next := shownLine{at: at, op: op.Status + op.Phase, tens: int(op.Progress.Percent / 10), done: op.Progress.BytesDone}
+	next := shownLine{at: at, op: op.Status + op.Phase + op.Progress.Detail, tens: int(op.Progress.Percent / 10), done: op.Progress.BytesDone}
 	if !lineDue(v.last, next) {
 		return
 	}
@@ -68,20 +68,22 @@ func lineText(subject string, op api.Operation, m *meter) string {
 	if text := progressText(m.complete(op.Progress), m.elapsed()); text != "" && !op.Ended() {
 		parts = append(parts, text)
 	}
+	if op.Progress.Detail != "" && !op.Ended() {
+		parts = append(parts, op.Progress.Detail)
+	}
 	return strings.Join(parts, ": ")
 }
 
 // subject says which operation it is: "migrate vm1 (ID)". One without an
 // instance is told by what it is for, where that says more than its id.
 func subject(op api.Operation, what string) string {
-	name := api.Ref{Project: op.Project, Name: op.Instance}.String()
 	if op.Instance == "" && what != "" && !strings.Contains(what, op.ID) {
 		return fmt.Sprintf("%s (%s)", what, op.ID)
 	}
-	if op.Instance == "" {
-		return fmt.Sprintf("%s (%s)", op.Kind, op.ID)
+	if name := about(op); name != "" {
+		return fmt.Sprintf("%s %s (%s)", op.Kind, name, op.ID)
 	}
-	return fmt.Sprintf("%s %s (%s)", op.Kind, name, op.ID)
+	return fmt.Sprintf("%s (%s)", op.Kind, op.ID)
 }
 
 // progressText is empty while there is nothing to tell. Without a total there

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -95,10 +96,15 @@ func (a *app) operationCancelCommand() *cobra.Command {
 	return cmd
 }
 
+// about is the instance or the template of an operation; "" for neither.
+func about(op api.Operation) string {
+	return cmp.Or(op.Template, api.Ref{Project: op.Project, Name: op.Instance}.String())
+}
+
 func operationTable(w io.Writer, ops []api.Operation) {
-	fmt.Fprintln(w, "ID\tKIND\tINSTANCE\tSTATUS\tPHASE\tPERCENT\tCREATED")
+	fmt.Fprintln(w, "ID\tKIND\tSUBJECT\tSTATUS\tPHASE\tPERCENT\tCREATED")
 	for _, op := range ops {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.0f\t%s\n", op.ID, op.Kind, api.Ref{Project: op.Project, Name: op.Instance},
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.0f\t%s\n", op.ID, op.Kind, about(op),
 			op.Status, op.Phase, op.Progress.Percent, timeText(op.CreatedAt))
 	}
 }
@@ -107,6 +113,7 @@ func operationInfo(w io.Writer, op api.Operation) {
 	row(w, "id", op.ID)
 	row(w, "kind", op.Kind)
 	row(w, "instance", api.Ref{Project: op.Project, Name: op.Instance}.String())
+	row(w, "template", op.Template)
 	row(w, "status", op.Status)
 	row(w, "phase", op.Phase)
 	row(w, "progress", progressText(op.Progress, op.UpdatedAt.Sub(op.CreatedAt)))

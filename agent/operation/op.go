@@ -69,7 +69,7 @@ func (o *Op) Load(key string, into any) (bool, error) {
 func (o *Op) dataKey(key string) string { return o.ID() + "/" + key }
 
 // Progress is shown to readers at once, published as an event at most twice a
-// second, and journalled with the next step.
+// second, or when its Detail is another, and journalled with the next step.
 func (o *Op) Progress(p api.Progress) {
 	// JSON has no such numbers: one of them would break the journal.
 	if math.IsNaN(p.Percent) || math.IsInf(p.Percent, 0) {
@@ -79,9 +79,10 @@ func (o *Op) Progress(p api.Progress) {
 	p.Disks = slices.Clone(p.Disks)
 	o.e.mu.Lock()
 	defer o.e.mu.Unlock()
+	waits := p.Detail != o.en.progress.Detail
 	o.en.progress = p
 	now := o.e.now()
-	if now.Sub(o.en.published) < progressEvery || o.en.rec.Ended() {
+	if !waits && now.Sub(o.en.published) < progressEvery || o.en.rec.Ended() {
 		return
 	}
 	o.en.published = now

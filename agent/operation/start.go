@@ -18,7 +18,9 @@ type Spec struct {
 	// Project and Instance name the instance that is locked; without an
 	// instance nothing is.
 	Project, Instance string
-	Key               api.Idempotency
+	// Template is the one that the operation is about; it locks nothing.
+	Template string
+	Key      api.Idempotency
 	// Request is journalled as JSON, for the recovery to read.
 	Request any
 	// NoLock: the instance is named but not locked.
@@ -96,7 +98,7 @@ func (e *Engine) tryStart(ctx context.Context, spec Spec, request json.RawMessag
 	id := next.String()
 	en := e.newEntry(record{
 		Operation: api.Operation{
-			ID: id, Kind: spec.Kind, Project: spec.Project, Instance: spec.Instance,
+			ID: id, Kind: spec.Kind, Project: spec.Project, Instance: spec.Instance, Template: spec.Template,
 			Status: api.StatusPending, Steps: []api.Step{}, CreatedAt: now,
 		},
 		Request: request, Key: spec.Key.Key, NoLock: spec.NoLock, Claim: spec.Claim,

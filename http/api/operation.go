@@ -21,6 +21,7 @@ type Operation struct {
 	Kind        string          `json:"kind"`
 	Project     string          `json:"project"`
 	Instance    string          `json:"instance,omitempty"`
+	Template    string          `json:"template,omitempty"` // that it is about; then there is no instance
 	Status      string          `json:"status"`
 	Phase       string          `json:"phase,omitempty"`
 	Progress    Progress        `json:"progress"`
@@ -50,7 +51,8 @@ type Step struct {
 	Detail    string     `json:"detail,omitempty"`
 }
 
-// Progress of an operation. ETA is empty while it cannot be told.
+// Progress of an operation. ETA is empty while it cannot be told. Detail says,
+// for people, what it waits for while nothing moves.
 type Progress struct {
 	Percent    float64        `json:"percent"`
 	BytesDone  int64          `json:"bytes_done"`
@@ -59,6 +61,7 @@ type Progress struct {
 	ETA        *Duration      `json:"eta,omitempty"`
 	Disks      []PartProgress `json:"disks,omitempty"`
 	Memory     *PartProgress  `json:"memory,omitempty"`
+	Detail     string         `json:"detail,omitempty"`
 }
 
 // PartProgress is the progress of one disk (Target) or of the memory.

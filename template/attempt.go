@@ -66,6 +66,7 @@ func (a *attempt) slot() (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	a.report(a.f, 0, -1) // for those who wait too: the copy says for what
 	select {
 	case a.slots <- struct{}{}:
 		return release, nil
@@ -87,6 +88,7 @@ func (a *attempt) run() error {
 	if err := a.count(); err != nil {
 		return err
 	}
+	a.report(a.f, 0, -1) // and no more
 	if a.dir, err = a.poolPath(a.ctx, a.pool); err != nil {
 		return err
 	}

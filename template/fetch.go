@@ -6,7 +6,8 @@ import (
 	"fmt"
 )
 
-// Progress is told how many bytes are done, of how many (-1: not known).
+// Progress is told how many bytes are done, of how many (-1: not known). While
+// none are, what a fetch waits for is in the copy's message.
 type Progress func(done, total int64)
 
 // job is a wish to have a copy.

@@ -171,7 +171,7 @@ func (r *Registry) report(f *flight, done, total int64) {
 func (f *flight) catchUp(me *follower) {
 	f.telling.Lock()
 	defer f.telling.Unlock()
-	if done := f.done.Load(); done > 0 && me.progress != nil {
-		me.progress(done, f.total.Load())
+	if me.progress != nil {
+		me.progress(f.done.Load(), f.total.Load())
 	}
 }

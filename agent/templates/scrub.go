@@ -17,7 +17,7 @@ func (s *Service) Scrub(ctx context.Context, id string, k api.Idempotency) (api.
 	if _, err := s.Registry.Get(id); err != nil {
 		return api.Operation{}, problem(err)
 	}
-	return s.Operations.Start(ctx, operation.Spec{Kind: kindScrub, Key: k, Request: request{id}, Cancellable: true},
+	return s.Operations.Start(ctx, operation.Spec{Kind: kindScrub, Template: id, Key: k, Request: request{id}, Cancellable: true},
 		func(ctx context.Context, op *operation.Op) (any, error) { return s.scrub(ctx, op, id) })
 }
 

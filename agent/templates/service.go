@@ -1,6 +1,7 @@
 package templates
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -79,18 +80,34 @@ type request struct {
 }
 
 func (s *Service) fetch(ctx context.Context, id string, k api.Idempotency) (api.Operation, error) {
-	return s.Operations.Start(ctx, operation.Spec{Kind: kind, Key: k, Request: request{id}, Cancellable: true},
+	return s.Operations.Start(ctx, operation.Spec{Kind: kind, Template: id, Key: k, Request: request{id}, Cancellable: true},
 		func(ctx context.Context, op *operation.Op) (any, error) { return s.run(ctx, op, id) })
 }
 
 func (s *Service) run(ctx context.Context, op *operation.Op, id string) (any, error) {
 	err := op.Step(ctx, "download", func(ctx context.Context) error {
-		return s.Registry.Fetch(ctx, id, func(done, total int64) { op.Progress(progress(done, total)) })
+		return s.Registry.Fetch(ctx, id, s.tells(op, id))
 	})
 	if err != nil {
 		return nil, problem(err)
 	}
 	return s.Get(ctx, id)
+}
+
+// tells shows how far a fetch is, and while nothing has come, what it waits for.
+func (s *Service) tells(op *operation.Op, id string) template.Progress {
+	return func(done, total int64) {
+		p := progress(done, total)
+		if done == 0 {
+			t, _ := s.Registry.Lookup(id)
+			for _, c := range t.Copies {
+				if c.State == template.StatePending {
+					p.Detail = cmp.Or(p.Detail, c.Message)
+				}
+			}
+		}
+		op.Progress(p)
+	}
 }
 
 func progress(done, total int64) api.Progress {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ type world struct {
 	pool, files string
 	store       store.Store
 	received    func()        // called as bytes come; may be nil
+	downloads   int           // at once; 0: the default
 	later       time.Duration // how far the clock is ahead
 	tending     template.Tending
 	engine      *operation.Engine
@@ -66,7 +68,7 @@ func (w *world) start() {
 	w.t.Cleanup(func() { must(w.t, engine.Close(context.WithoutCancel(w.t.Context()))) })
 	download := source.NewDownload(source.Options{AllowAddress: func(netip.Addr) bool { return false }, Files: []string{w.files}})
 	peers := &templates.Peers{Dial: func(string) (templates.Peer, error) { return nil, errors.New("nobody is dialled") }}
-	registry, err := template.Open(template.Options{Store: w.store, Fetcher: download, Intake: anyImage{}, DefaultPool: "default",
+	registry, err := template.Open(template.Options{Store: w.store, Fetcher: download, Intake: anyImage{}, DefaultPool: "default", Downloads: w.downloads,
 		Now: func() time.Time { return time.Now().Add(w.later) }, Tending: w.tending,
 		Stopping: operation.ErrShutdown, Peers: peers.Origins, Received: func(string, int64) {
 			if w.received != nil {
@@ -312,5 +314,44 @@ func TestLost(t *testing.T) {
 	must(t, w.Bring(t.Context(), "rocky9", nil))
 	if why, lost := w.Lost(path); lost {
 		t.Error(why)
+	}
+}
+
+// Whoever follows a download that waits for its turn is told so, and which
+// template the operation is about.
+func TestWaitingForItsTurn(t *testing.T) {
+	w := newWorld(t)
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	w.received = func() { once.Do(func() { close(begun) }); <-proceed }
+	w.downloads = 1
+	w.start()
+	release := sync.OnceFunc(func() { close(proceed) })
+	t.Cleanup(release)
+	first, err := w.Register(t.Context(), w.request("first", []byte("first")), api.Idempotency{})
+	must(t, err)
+	<-begun
+	events, err := w.engine.Events(t.Context(), operation.LiveOnly)
+	must(t, err)
+	second, err := w.Register(t.Context(), w.request("second", []byte("second")), api.Idempotency{})
+	must(t, err)
+	if first.Template != "first" || second.Template != "second" || second.Instance != "" {
+		t.Errorf("operations %+v, %+v", first, second)
+	}
+	for e := range events {
+		if op := e.Operation; op != nil && op.ID == second.ID && op.Progress.Detail != "" {
+			if op.Progress.Detail != "waiting: 1 downloads at once" || op.Template != "second" {
+				t.Errorf("operation %+v", op)
+			}
+			break
+		}
+	}
+	release()
+	w.ended(first, nil)
+	if op := w.ended(second, nil); op.Progress.Detail != "" || op.Status != api.StatusSucceeded {
+		t.Errorf("operation %+v", op)
+	}
+	if op := w.ended(w.Scrub(t.Context(), "second", api.Idempotency{})); op.Template != "second" {
+		t.Errorf("operation %+v", op)
 	}
 }

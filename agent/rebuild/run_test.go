@@ -267,6 +267,33 @@ func TestErrorsThatHideASuccess(t *testing.T) {
 	}
 }
 
+// The store fails once the guest runs on its new disk: that is a failure, and
+// the disk is not taken from under the guest. The next agent goes on.
+func TestAStoreThatFailsUnderARunningGuest(t *testing.T) {
+	h := newHost(t, running)
+	a := h.agent()
+	a.after["up"] = func() {
+		a.gate.Lock()
+		defer a.gate.Unlock()
+		a.fail["journal"] = errors.New("the store is full")
+	}
+	op, _ := a.run(withForce(from("two")))
+	live, err := domainxml.Parse(h.live)
+	must(t, err)
+	if x, _ := live.Disk("vda"); op.Status != api.StatusFailed || h.root() == h.old() || x.Source != h.root() || len(h.volumes()) != 2 {
+		t.Errorf("%s, %v: it runs on %s, is defined with %s, and there are %q", op.Status, op.Error, x.Source, h.root(), h.volumes())
+	}
+	if err := a.engine.Close(t.Context()); err == nil {
+		t.Error("an end that is not journalled was not told")
+	}
+	next := h.agent()
+	defer next.close()
+	must(t, next.engine.Resume(t.Context()))
+	if op = next.ended(op.ID); op.Status != api.StatusSucceeded || h.sound() {
+		t.Errorf("%s, %v", op.Status, op.Error)
+	}
+}
+
 // Somebody who is not held up by the lock does something at the worst moment.
 func TestWhatOthersDoMeanwhile(t *testing.T) {
 	for _, row := range []struct {

@@ -340,6 +340,34 @@ func TestOperationsAreAcceptedWithTheirLocation(t *testing.T) {
 	}
 }
 
+// Without the store there is no operation to be found; the status is.
+func TestShutdownWithoutAnOperation(t *testing.T) {
+	a := newAgent(t)
+	a.shutdowns.ShutdownFn = func(context.Context, api.ShutdownRequest, api.Idempotency) (api.Operation, error) {
+		return api.Operation{Kind: "host-shutdown", Status: api.StatusRunning, Steps: []api.Step{}}, nil
+	}
+	a.serve(t, wherry.Listeners{})
+	got := a.raw(t, "POST", "/v1/host/shutdown", "")
+	if got.StatusCode != http.StatusAccepted || got.Header.Get("Location") != "/v1/host/shutdown" {
+		t.Errorf("%s at %q", got.Status, got.Header.Get("Location"))
+	}
+	for body, path := range map[string]string{
+		`{"timeout": 5}`:     "/v1/host/shutdown",
+		`{"timeout": "-5s"}`: "/v1/host/shutdown",
+		`{"name": "vm1"}`:    "/v1/host/hook",
+		`{"name": "vm1", "uuid": "5b7c1a9e-3f6d-4e55-9f1c-0d7a51a0c001", "operation": "prepare"}`: "/v1/host/hook",
+	} {
+		if got := a.raw(t, "POST", path, body); got.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s %s: %s", path, body, got.Status)
+		}
+	}
+	for _, body := range []string{`{"priority": 1000001}`, `{"timeout": "25h"}`, `{"action": "kick"}`, ``} {
+		if got := a.raw(t, "PUT", "/v1/instances/vm1/stop-policy", body); got.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: %s", body, got.Status)
+		}
+	}
+}
+
 func TestListsAreNeverNull(t *testing.T) {
 	a := newAgent(t)
 	a.instances.ListFn = func(context.Context, string) ([]api.Instance, error) { return nil, nil }

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,6 +63,36 @@ func TestShutdownWithoutTheAgent(t *testing.T) {
 				t.Errorf("said %q; want %q", errs.String(), c.says)
 			}
 		})
+	}
+}
+
+// Systemd is asked for more time while instances are being stopped.
+func TestShutdownTellsSystemd(t *testing.T) {
+	folder, err := os.MkdirTemp("", "wherry") //nolint:usetesting // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(folder, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(folder, "notify"))
+	a := newApp(strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{})
+	a.offline = func(context.Context, config.Options, time.Duration, func(api.ShutdownResult)) (api.ShutdownResult, error) {
+		b := make([]byte, 1000)
+		if err := socket.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Error(err)
+		}
+		n, err := socket.Read(b)
+		if err != nil || !strings.HasPrefix(string(b[:n]), "EXTEND_TIMEOUT_USEC=45000000") {
+			t.Errorf("systemd was told %q, %v", b[:n], err)
+		}
+		return api.ShutdownResult{}, nil
+	}
+	if status := a.run([]string{"shutdown", "--yes", "--offline"}, make(chan os.Signal)); status != exitDone {
+		t.Errorf("status %d", status)
 	}
 }
 
@@ -138,21 +168,23 @@ func TestHookTellsTheAgent(t *testing.T) {
 	}
 }
 
+// TestMain is the program too: the hook starts itself again.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "hook" {
+		os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
 // Without an agent the work is done by a process of its own, soon.
 func TestHookWithoutAnAgent(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "wherry")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../..")
-	if text, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, text)
-	}
 	file, records := hookFolder(t, "/nowhere/agent.sock")
-	cmd := exec.CommandContext(t.Context(), binary, "hook", "--config", file, "--", "vm", "release", "end", "-")
-	cmd.Stdin = strings.NewReader(hookXML)
+	a := newApp(strings.NewReader(hookXML), &bytes.Buffer{}, &bytes.Buffer{})
 	began := time.Now()
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, text)
+	if status := a.run([]string{"hook", "--config", file, "--", "vm", "release", "end", "-"}, make(chan os.Signal)); status != exitDone {
+		t.Errorf("status %d", status)
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > hookTimeout+time.Second {
 		t.Errorf("libvirt waited %s", took)
 	}
 	deadline := time.Now().Add(20 * time.Second)

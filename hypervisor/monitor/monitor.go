@@ -35,16 +35,7 @@ type Host struct {
 // Press presses the power button (system_powerdown of the QEMU Machine
 // Protocol), and does not wait for what comes of it.
 func (h Host) Press(ctx context.Context, name, uuid string) error {
-	return h.execute(ctx, name, uuid, "system_powerdown")
-}
-
-// Quit tells QEMU to end: it writes its caches back, the guest's are lost. QEMU
-// may be gone before it has answered, which is an error here.
-func (h Host) Quit(ctx context.Context, name, uuid string) error {
-	return h.execute(ctx, name, uuid, "quit")
-}
-
-func (h Host) execute(ctx context.Context, name, uuid, command string) error {
+	const command = "system_powerdown"
 	path, err := h.socket(name, uuid)
 	if err != nil {
 		return err

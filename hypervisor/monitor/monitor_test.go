@@ -58,20 +58,14 @@ func qemu(t *testing.T, script ...string) (monitor.Host, <-chan string) {
 
 const greeting = `{"QMP": {"version": {}, "capabilities": []}}`
 
-func TestPressAndQuit(t *testing.T) {
-	for command, do := range map[string]func(monitor.Host, context.Context) error{
-		"system_powerdown": func(h monitor.Host, ctx context.Context) error { return h.Press(ctx, "vm", uuid) },
-		"quit":             func(h monitor.Host, ctx context.Context) error { return h.Quit(ctx, "vm", uuid) },
-	} {
-		h, asked := qemu(t, greeting, "", `{"return": {}}`, "", `{"event": "POWERDOWN"}`, `{"return": {}}`)
-		if err := do(h, t.Context()); err != nil {
-			t.Errorf("%s: %v", command, err)
-		}
-		if got := <-asked; !strings.Contains(got, "qmp_capabilities") {
-			t.Errorf("%s: asked %s first", command, got)
-		}
-		if got := <-asked; got != fmt.Sprintf(`{"execute":%q}`, command) {
-			t.Errorf("asked %s; want %s", got, command)
+func TestPress(t *testing.T) {
+	h, asked := qemu(t, greeting, "", `{"return": {}}`, "", `{"event": "POWERDOWN"}`, `{"return": {}}`)
+	if err := h.Press(t.Context(), "vm", uuid); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{`{"execute":"qmp_capabilities"}`, `{"execute":"system_powerdown"}`} {
+		if got := <-asked; got != want {
+			t.Errorf("asked %s; want %s", got, want)
 		}
 	}
 }
@@ -90,7 +84,11 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, _ := qemu(t, c.script...)
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			limit := 10 * time.Second
+			if c.script == nil {
+				limit = 50 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			if err := h.Press(ctx, "vm", uuid); err == nil || !strings.Contains(err.Error(), c.words) {
 				t.Errorf("error %v; want %q", err, c.words)

@@ -1,0 +1,147 @@
+//go:build lab
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/tests/harness"
+)
+
+// downfall is host a, with instances that are to go down with it.
+type downfall struct {
+	*world
+	on  *side
+	all []*stopped
+}
+
+// upAgainScript forgets that the host was shut down.
+const upAgainScript = "rm -f /var/lib/wherry/shutdown.json /var/lib/wherry/start-again.json"
+
+// falls prepares a host's shutdown. After the test the host is up again.
+func (w *world) falls() *downfall {
+	w.Helper()
+	d := &downfall{world: w, on: w.a}
+	w.cleanup("bringing the host up again", d.up)
+	return d
+}
+
+// up brings back whatever a case has broken.
+func (d *downfall) up(ctx context.Context) error {
+	_, resumed := d.on.Exec(ctx, "sh", "-c", "kill -CONT $(cat /run/lab-agent.pid) 2>/dev/null; "+upAgainScript)
+	return errors.Join(resumed, d.on.Link(ctx, true), d.on.Libvirtd(ctx, "start"), d.on.Agent(ctx, "restart"))
+}
+
+// guest makes an instance of that stop priority, and starts it.
+func (d *downfall) guest(name string, priority int, change ...func(*harness.Domain)) *stopped {
+	d.Helper()
+	s := d.toStop(name, change...)
+	_, err := d.on.api.SetStopPolicy(d.ctx, ref(s.name), api.StopPolicy{Priority: priority})
+	d.must(err)
+	s.start()
+	d.all = append(d.all, s)
+	return s
+}
+
+// command runs "wherry shutdown" on the host, and gives what it said.
+func (d *downfall) command(words ...string) (api.ShutdownResult, string) {
+	d.Helper()
+	said := ""
+	out, err := d.on.Exec(d.ctx, append([]string{"sh", "-c", `"$@" 2>/run/said; s=$?; cat /run/said >&2; exit $s`, "sh", "wherry", "shutdown", "--yes", "-o", "json"}, words...)...)
+	said, _ = d.on.Exec(d.ctx, "cat", "/run/said")
+	if err != nil {
+		d.Fatalf("wherry shutdown: %v\n%s", err, out)
+	}
+	var r api.ShutdownResult
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		d.Fatalf("wherry shutdown printed %s: %v", out, err)
+	}
+	return r, said
+}
+
+func (d *downfall) outcome(r api.ShutdownResult, s *stopped) api.ShutdownInstance {
+	d.Helper()
+	i := slices.IndexFunc(r.Instances, func(i api.ShutdownInstance) bool { return i.UUID == s.uuid })
+	if i < 0 {
+		d.Fatalf("no %q in %+v", s.name, r)
+	}
+	return r.Instances[i]
+}
+
+// asked wants every instance to have been stopped by its guest.
+func (d *downfall) asked(r api.ShutdownResult, by string) {
+	d.Helper()
+	if r.By != by {
+		d.Errorf("done by %q; want %q", r.By, by)
+	}
+	for _, s := range d.all {
+		if o := d.outcome(r, s); o.Outcome != api.ShutdownStopped || o.Rung != api.RungACPI {
+			d.Errorf("%+v; want it stopped by its guest", o)
+		}
+	}
+}
+
+// endedInOrder wants the instances to be gone whole, each disk to say that its guest
+// has shut down in order, and the records to say that they are to run again.
+// The agent and libvirt are there again.
+func (d *downfall) endedInOrder() {
+	d.Helper()
+	for _, s := range d.all {
+		d.must(harness.Until(d.ctx, "nothing to be owed to "+s.name, func(ctx context.Context) error {
+			out, err := d.on.Exec(ctx, "sh", "-c", "find /var/lib/wherry/cleanup -type f 2>/dev/null; true")
+			if err == nil && strings.TrimSpace(out) != "" {
+				err = fmt.Errorf("notes: %s", out)
+			}
+			return err
+		}))
+		s.leftNothing()
+		if !s.record("power_state: running") {
+			d.Errorf("the record of %q does not say that it ran", s.name)
+		}
+		if slices.ContainsFunc(d.logins(d.on), func(l string) bool { return strings.Contains(l, s.name) }) {
+			d.Errorf("logins %q; want none of %q", d.logins(d.on), s.name)
+		}
+		d.inOrder(s)
+	}
+}
+
+// inOrder wants the disk to say that its last boot ended in order.
+func (d *downfall) inOrder(s *stopped) {
+	d.Helper()
+	if state, err := d.on.State(d.ctx, s.name); err != nil || state != "shut off" {
+		d.Errorf("%q is %q (%v); want it shut off", s.name, state, err)
+	}
+	boot, err := d.on.Clean(d.ctx, s.disk, "qcow2")
+	d.must(err)
+	if boot != s.boot {
+		d.Errorf("the disk of %q says that boot %q ended in order; want %q", s.name, boot, s.boot)
+	}
+}
+
+// restored brings back what a case has broken, in the middle of a test.
+func (d *downfall) restored() {
+	d.Helper()
+	d.must(d.up(d.ctx))
+}
+
+// soon does something some time from now; the test does not end before it.
+func (d *downfall) soon(after time.Duration, do func(context.Context) error) {
+	d.Helper()
+	done := make(chan error, 1)
+	timer := time.AfterFunc(after, func() { done <- do(d.ctx) })
+	d.Cleanup(func() {
+		if timer.Stop() {
+			return
+		}
+		if err := <-done; err != nil {
+			d.Errorf("in the middle: %v", err)
+		}
+	})
+}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +50,16 @@ func sparse(t *testing.T, size int64) (path string, content []byte) {
 	return path, content
 }
 
+// onDisk gives the bytes that a file takes.
+func onDisk(t *testing.T, path string) int64 {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks * 512
+}
+
 func (a *agent) offers(path string) {
 	a.templates.OpenFn = func(context.Context, string) (*os.File, api.Template, error) {
 		f, err := os.Open(path)
@@ -75,6 +86,10 @@ func TestTemplateContent(t *testing.T) {
 	const size = 8 << 20
 	a := newAgent(t)
 	path, whole := sparse(t, size)
+	taken := onDisk(t, path)
+	if taken <= 0 || taken >= size {
+		t.Fatalf("a sparse file of %d bytes takes %d", size, taken)
+	}
 	var asked string
 	a.templates.OpenFn = func(_ context.Context, id string) (*os.File, api.Template, error) {
 		asked = id
@@ -98,7 +113,7 @@ func TestTemplateContent(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, b := get(t, c, row.want)
-			info := client.ContentInfo{Digest: aDigest, Format: "qcow2", Checksum: aDigest, Size: size}
+			info := client.ContentInfo{Digest: aDigest, Format: "qcow2", Checksum: aDigest, Size: size, Allocated: taken}
 			if asked != row.want.ID || got.Offset != row.begins || got.ContentInfo != info {
 				t.Errorf("of %q from %d: %+v", asked, got.Offset, got.ContentInfo)
 			}
@@ -107,7 +122,7 @@ func TestTemplateContent(t *testing.T) {
 			}
 		})
 	}
-	if got, err := c.TemplateOffer(t.Context(), "rocky9"); err != nil || got != (client.ContentInfo{Digest: aDigest, Format: "qcow2", Checksum: aDigest, Size: size}) {
+	if got, err := c.TemplateOffer(t.Context(), "rocky9"); err != nil || got != (client.ContentInfo{Digest: aDigest, Format: "qcow2", Checksum: aDigest, Size: size, Allocated: taken}) {
 		t.Errorf("offered %+v, %v", got, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
@@ -46,6 +47,11 @@ func (s *Server) templateContent(c *call) error {
 	h.Set(api.HeaderChecksum, t.Checksum)
 	if t.Digest != "" {
 		h.Set("ETag", `"`+t.Digest+`"`)
+	}
+	if info, err := file.Stat(); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			h.Set(api.HeaderAllocated, strconv.FormatInt(st.Blocks*512, 10))
+		}
 	}
 	w := newDeadlineWriter(c.Response())
 	w.stop, w.pace, w.sent = s.draining, s.pace, s.opts.Sent

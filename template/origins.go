@@ -124,5 +124,5 @@ func (o hostOrigin) Open(_ context.Context, at source.At) (source.Stream, error)
 		file.Close()
 		return source.Stream{}, &fault.Fault{Code: fault.Peer, Class: fault.Source, Err: err}
 	}
-	return source.Stream{ReadCloser: file, Offset: at.Offset, Validator: source.Validator{Total: o.size}}, nil
+	return source.Stream{ReadCloser: file, Offset: at.Offset, Allocated: allocated(info), Validator: source.Validator{Total: o.size}}, nil
 }

@@ -48,7 +48,7 @@ func (a *attempt) receive(c *candidate, resume bool) (got received, err error) {
 			return got, err
 		}
 	}
-	if err := a.room(r.Total()); err != nil {
+	if err := a.room(r.Total(), r.Allocated()); err != nil {
 		return got, err
 	}
 	if at.Offset > 0 && r.Start() == 0 {
@@ -165,8 +165,11 @@ func (a *attempt) broken(c *candidate, in *inflow, err error) error {
 }
 
 // room refuses what cannot fit before it fills the file system under running
-// instances.
-func (a *attempt) room(size int64) error {
+// instances. taken is what the image takes where it lies, holes left out; 0
+// where that is not known, as of a URL: then there must be room for what an
+// earlier copy of it took, or else for all its bytes. One that takes more than
+// was said ends in the middle.
+func (a *attempt) room(size, taken int64) error {
 	if size > a.maxSize {
 		return fault.New(fault.TooLarge, "the image has %d bytes, %d are allowed", size, a.maxSize)
 	}
@@ -175,8 +178,11 @@ func (a *attempt) room(size int64) error {
 		return a.ours(fault.IO, err)
 	}
 	need := size - a.part.Size()
-	if size == a.t.Size && a.t.Allocated > 0 {
-		need = min(need, a.t.Allocated) // its holes take nothing
+	if taken == 0 && size == a.t.Size {
+		taken = a.t.Allocated
+	}
+	if info, err := a.part.Image().Stat(); err == nil && taken > 0 {
+		need = min(need, taken-allocated(info))
 	}
 	if need > space.Free {
 		return a.ours(fault.NoSpace, fault.New(fault.NoSpace, "%d bytes needed, %d free in %q", need, space.Free, a.dir))

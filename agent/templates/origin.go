@@ -60,7 +60,7 @@ func (o *origin) Open(ctx context.Context, at source.At) (source.Stream, error) 
 	}
 	return source.Stream{
 		ReadCloser: faulty{content}, Offset: content.Offset,
-		Travelled: content.Travelled,
+		Travelled: content.Travelled, Allocated: content.Allocated,
 		Validator: source.Validator{ETag: strconv.Quote(content.Digest), Total: content.Size},
 	}, nil
 }

@@ -26,6 +26,8 @@ type Offer struct {
 	Format   string // as the peer has registered it
 	Checksum string // as the peer has registered it
 	Size     int64  // bytes of the whole content
+	// Allocated is what the peer's file takes on disk, in bytes; 0: not known.
+	Allocated int64
 }
 
 // Content is a template's bytes from Offset on.

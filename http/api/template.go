@@ -67,10 +67,12 @@ type TemplateCopy struct {
 }
 
 // Headers of a template's content: what the agent that sends it has registered
-// it with. The ETag is the digest, in quotes.
+// it with, and how many bytes its file takes there, which is less than its size
+// where it has holes. The ETag is the digest, in quotes.
 const (
-	HeaderFormat   = "Wherry-Format"
-	HeaderChecksum = "Wherry-Checksum"
+	HeaderFormat    = "Wherry-Format"
+	HeaderChecksum  = "Wherry-Checksum"
+	HeaderAllocated = "Wherry-Allocated"
 )
 
 // Who knows of a template ref: the store, the instance's real chain, or both.

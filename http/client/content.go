@@ -42,6 +42,8 @@ type ContentInfo struct {
 	Format   string // that it is registered with there
 	Checksum string // that it is registered with there
 	Size     int64  // of the whole content in bytes, holes included
+	// Allocated is what the file takes there, in bytes; 0 where it told none.
+	Allocated int64
 }
 
 // Content is a template's bytes from Offset on, holes as zeroes. The caller
@@ -172,6 +174,9 @@ func info(resp *http.Response, size int64) ContentInfo {
 	out := ContentInfo{Format: resp.Header.Get(api.HeaderFormat), Checksum: resp.Header.Get(api.HeaderChecksum), Size: size}
 	if tag, err := strconv.Unquote(resp.Header.Get("ETag")); err == nil && digest.MatchString(tag) {
 		out.Digest = tag
+	}
+	if n, err := strconv.ParseInt(resp.Header.Get(api.HeaderAllocated), 10, 64); err == nil && n > 0 {
+		out.Allocated = n
 	}
 	return out
 }

@@ -78,6 +78,10 @@ func (r *Reader) At() At { return At{Offset: r.offset, Validator: r.stream.Valid
 // Total is the length of the content in bytes, -1 where it is unknown.
 func (r *Reader) Total() int64 { return r.stream.Total }
 
+// Allocated is what the content takes on disk where it lies, in bytes; 0 where
+// that is not known.
+func (r *Reader) Allocated() int64 { return r.stream.Allocated }
+
 // MediaType is what the origin calls the content: a hint.
 func (r *Reader) MediaType() string { return r.stream.MediaType }
 

@@ -31,6 +31,9 @@ type Stream struct {
 	// Travelled gives how many bytes have come over the network so far, from an
 	// origin that leaves holes out; nil: as many as were read.
 	Travelled func() int64
+	// Allocated is what the whole takes on disk where it lies, in bytes, which
+	// is less than Total where it has holes; 0: not known.
+	Allocated int64
 	// MediaType is what the origin calls the content, such as "text/html". It
 	// is a hint for people: many servers call images so.
 	MediaType string

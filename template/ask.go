@@ -61,7 +61,12 @@ func (a *attempt) from(c candidate) error {
 		wrong = a.verify(c, got)
 	}
 	if wrong != nil {
-		return a.whatCame(wrong, !got.pieced)
+		err := a.whatCame(wrong, !got.pieced)
+		// No other origin is to go on from these bytes.
+		if again := a.restart(&c); again != nil {
+			return a.ours(fault.IO, errors.Join(again, err))
+		}
+		return err
 	}
 	return a.publish()
 }

@@ -25,7 +25,7 @@ type received struct {
 }
 
 // receive writes what an origin has to the partial file. With resume, it goes
-// on where an earlier process was, if that was with the same origin.
+// on from what is saved of the same bytes, wherever they came from.
 func (a *attempt) receive(c *candidate, resume bool) (got received, err error) {
 	at, err := a.begin(c, resume)
 	if err != nil {
@@ -73,12 +73,18 @@ func (a *attempt) begin(c *candidate, resume bool) (source.At, error) {
 	if err := a.open(); err != nil {
 		return source.At{}, err
 	}
-	a.key = partial.Key{Origin: c.Name(), Want: cmp.Or(strings.Join(c.want, " "), a.t.Checksum)}
+	// The checksum alone is over what the URL serves, which may be packed.
+	a.key = partial.Key{Origin: c.Name(), Want: cmp.Or(strings.Join(c.want, " "), "unpacked "+a.t.Checksum)}
 	s, ok := a.part.Saved()
-	if resume && ok && s.Origin == a.key.Origin && s.Want == a.key.Want && a.part.Resume(s, digest.For(c.want...)) == nil {
-		return source.At{Offset: s.Offset, Validator: s.Validator}, nil
+	if !resume || !ok || s.Want != a.key.Want || a.part.Resume(s, digest.For(c.want...)) != nil {
+		return source.At{}, a.restart(c)
 	}
-	return source.At{}, a.restart(c)
+	if s.Origin != a.key.Origin {
+		// What another origin calls its content means nothing to this one. Its
+		// length does, and in the end the checksum judges.
+		s.Validator = source.Validator{Total: s.Validator.Total}
+	}
+	return source.At{Offset: s.Offset, Validator: s.Validator}, nil
 }
 
 func (a *attempt) restart(c *candidate) error { return a.part.Begin(digest.For(c.want...)) }

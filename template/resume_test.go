@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -177,20 +179,79 @@ func TestResumeOfALie(t *testing.T) {
 	}
 }
 
-// What was begun from one origin is not gone on with from another, nor for
-// another checksum.
-func TestResumeOnlyOfTheSame(t *testing.T) {
+// What was begun from one origin is gone on with from another that has the same
+// bytes; where the pieces do not fit, it gives all of them.
+func TestResumeFromAnother(t *testing.T) {
 	content := raw(1, 8<<20)
-	h := newHost(t)
-	s := newHalves(t, content, 3<<20)
-	sp := spec("rocky9", s.URL, content)
-	stopped(t, h, s, sp)
-	other := newHalves(t, content, 0)
-	sp.URL = other.URL
-	must(t, errOf(h.Register(t.Context(), sp)))
-	must(t, h.Fetch(t.Context(), "rocky9", nil))
-	if diff := cmp.Diff([]string{""}, other.ranges); diff != "" {
-		t.Errorf("ranges: %s", diff)
+	for name, c := range map[string]struct {
+		begun  []byte
+		ranges []string
+	}{
+		"same bytes":  {content, []string{"bytes=3145728-"}},
+		"other bytes": {raw(2, 8<<20), []string{"bytes=3145728-", ""}},
+		// The other one's content is of another length: it is another.
+		"another length": {raw(2, 9<<20), []string{"bytes=3145728-", ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			s := newHalves(t, c.begun, 3<<20)
+			sp := spec("rocky9", s.URL, content)
+			stopped(t, h, s, sp)
+			other := newHalves(t, content, 0)
+			other.etag = `"another server's"`
+			sp.URL = other.URL
+			must(t, errOf(h.Register(t.Context(), sp)))
+			must(t, h.Fetch(t.Context(), "rocky9", nil))
+			if diff := cmp.Diff(c.ranges, other.ranges); diff != "" {
+				t.Errorf("ranges: %s", diff)
+			}
+		})
+	}
+}
+
+// asking is an origin that remembers from where it was asked, and may end early.
+type asking struct {
+	memory
+	from []int64
+	part int64 // it fails behind so many bytes; 0: it does not
+}
+
+func (o *asking) Open(ctx context.Context, at source.At) (source.Stream, error) {
+	o.from = append(o.from, at.Offset)
+	s, err := o.memory.Open(ctx, at)
+	if o.part > 0 {
+		s.ReadCloser = io.NopCloser(io.MultiReader(io.LimitReader(s, o.part), iotest.ErrReader(fault.New(fault.Peer, "its disk failed"))))
+	}
+	return s, err
+}
+
+// The next origin goes on from what is safe on the disk, but for bytes that
+// were found to be wrong.
+func TestNextOriginGoesOn(t *testing.T) {
+	const safe = 64 << 20
+	content := make([]byte, safe+2<<20)
+	copy(content, "an image")
+	wrong := bytes.Clone(content)
+	wrong[len(wrong)-1] = 1
+	for name, c := range map[string]struct {
+		first asking
+		from  int64
+	}{
+		"one that broke":    {asking{memory: memory{b: content}, part: safe + 1<<20}, safe},
+		"one that is wrong": {asking{memory: memory{b: wrong}}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			first, next := c.first, asking{memory: memory{name: "peer https://c", b: content}}
+			first.name = "peer https://b"
+			h.peers = []source.Origin{&first, &next}
+			s := spec("rocky9", "", content)
+			s.SyncFrom = "https://b"
+			h.ready(s)
+			if diff := cmp.Diff([]int64{c.from}, next.from); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 	// agentAccepts is how long the agent may take to accept a shutdown, and
 	// agentSilent how long it may say nothing while it carries one out. After
 	// that it is taken for lost: a host that goes down waits for nobody.
-	agentAccepts = 10 * time.Second
+	agentAccepts = 6 * time.Second
 	agentSilent  = 5 * time.Second
 	askTimeout   = 2 * time.Second
 	askEvery     = 200 * time.Millisecond

@@ -20,6 +20,8 @@ type downfall struct {
 	*world
 	on  *side
 	all []*stopped
+	// pending is what happens in the middle.
+	pending []<-chan error
 }
 
 // upAgainScript forgets that the host was shut down.
@@ -35,7 +37,8 @@ func (w *world) falls() *downfall {
 
 // up brings back whatever a case has broken.
 func (d *downfall) up(ctx context.Context) error {
-	_, resumed := d.on.Exec(ctx, "sh", "-c", "kill -CONT $(cat /run/lab-agent.pid) 2>/dev/null; "+upAgainScript)
+	_, resumed := d.on.Exec(ctx, "sh", "-c", "kill -CONT $(cat /run/lab-agent.pid) 2>/dev/null; "+upAgainScript+`
+if [ -e /run/store-is-corrupt ]; then rm -f /run/store-is-corrupt /var/lib/wherry/wherry.db; fi`)
 	return errors.Join(resumed, d.on.Link(ctx, true), d.on.Libvirtd(ctx, "start"), d.on.Agent(ctx, "restart"))
 }
 
@@ -128,20 +131,16 @@ func (d *downfall) inOrder(s *stopped) {
 // restored brings back what a case has broken, in the middle of a test.
 func (d *downfall) restored() {
 	d.Helper()
+	for _, done := range d.pending {
+		d.must(<-done)
+	}
+	d.pending = nil
 	d.must(d.up(d.ctx))
 }
 
-// soon does something some time from now; the test does not end before it.
+// soon does something some time from now, which restored waits for.
 func (d *downfall) soon(after time.Duration, do func(context.Context) error) {
-	d.Helper()
 	done := make(chan error, 1)
-	timer := time.AfterFunc(after, func() { done <- do(d.ctx) })
-	d.Cleanup(func() {
-		if timer.Stop() {
-			return
-		}
-		if err := <-done; err != nil {
-			d.Errorf("in the middle: %v", err)
-		}
-	})
+	time.AfterFunc(after, func() { done <- do(d.ctx) })
+	d.pending = append(d.pending, done)
 }

@@ -47,7 +47,11 @@ func decide(s situation, o Options) decision {
 // to agree, or whoever starts the instance next is told that it runs; but a
 // libvirt that is down must not keep its storage from being released.
 func whenGone(s situation) decision {
-	left := agree - s.now.Sub(s.endSince)
+	patience := agree
+	if s.unheard() {
+		patience = agreeUnheard
+	}
+	left := patience - s.now.Sub(s.endSince)
 	switch {
 	case s.off():
 		return whenOff(s)
@@ -55,7 +59,7 @@ func whenGone(s situation) decision {
 		return waiting(left, "the process is gone, libvirt has not noticed yet")
 	}
 	d := decision{act: actDone, why: "the process is gone"}
-	d.warning = fmt.Sprintf("libvirt still has it as %s %s after its process ended", s.domain.State, agree)
+	d.warning = fmt.Sprintf("libvirt still has it as %s %s after its process ended", s.domain.State, patience)
 	if !s.silent.IsZero() {
 		d.warning = fmt.Sprintf("libvirt has not answered for %s, its process has ended", s.now.Sub(s.silent).Round(time.Second))
 	}

@@ -53,6 +53,7 @@ func processIs(p liveness, ago time.Duration) func(*situation) {
 	}
 }
 
+func unheard(s *situation)  { s.domain, s.first = hypervisor.Domain{ID: -1}, hypervisor.Domain{ID: -1} }
 func silent(s *situation)   { s.silent = s.now.Add(-time.Second) }
 func incoming(s *situation) { s.domain.Incoming, s.domain.State = true, hypervisor.Paused }
 func vanished(s *situation) { s.absent, s.offSince = true, s.now }
@@ -95,6 +96,8 @@ func TestDecide(t *testing.T) {
 		{name: "gone, libvirt not aware, forced", s: at(0, processIs(ended, time.Second)), o: force, want: actWait, wait: agree - time.Second},
 		{name: "gone, libvirt never aware", s: at(0, processIs(ended, agree)), want: actDone},
 		{name: "gone, libvirt away", s: at(0, silent, processIs(ended, agree)), want: actDone},
+		{name: "gone, libvirt never heard", s: at(0, silent, unheard, processIs(ended, time.Second)), want: actWait, wait: agreeUnheard - time.Second},
+		{name: "gone, libvirt never heard of late", s: at(0, silent, unheard, processIs(ended, agreeUnheard)), want: actDone},
 		{name: "gone and started again", s: at(0, processIs(ended, time.Second), func(s *situation) { s.domain.ID = 4 }), want: actFail, code: "conflict"},
 		{name: "started again, forced", s: at(0, func(s *situation) { s.domain.ID = 4 }), o: force, want: actFail, code: "conflict"},
 		{name: "gone to another host", s: at(0, is(hypervisor.Shutoff, "migrated"), processIs(ended, 0)), want: actFail, code: "conflict"},

@@ -31,6 +31,10 @@ const (
 	// agree is how long libvirt, which may be restarting, is waited for once
 	// the process is gone.
 	agree = 30 * time.Second
+	// agreeUnheard is the same for a libvirt that has said nothing since the stop
+	// began: it is down rather than restarting, and a host that goes down has
+	// others to stop.
+	agreeUnheard = 3 * time.Second
 )
 
 // Options say how an instance is brought down.
@@ -102,6 +106,9 @@ type situation struct {
 
 // off: libvirt says that there is nothing running.
 func (s situation) off() bool { return s.absent || !s.domain.Active() }
+
+// unheard: libvirt has not answered since the stop began.
+func (s situation) unheard() bool { return !s.absent && s.domain.State == "" }
 
 // restarted: what runs is not what ran when the stop began.
 func (s situation) restarted() bool {

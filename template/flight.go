@@ -98,7 +98,7 @@ func (r *Registry) join(ctx context.Context, j job, me *follower) (*flight, erro
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t, known := r.templates[j.id]
-	if !known || t.Removed() || r.removing[j.id] {
+	if !known || !r.wanted(t, j.pool) || r.removing[j.id] {
 		return nil, fmt.Errorf("template %q: %w", j.id, ErrNotFound)
 	}
 	if ctx.Err() != nil {

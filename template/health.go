@@ -97,8 +97,9 @@ func (r *Registry) lost(id string, c Copy, state string, why *fault.Fault) {
 }
 
 // degrade has a copy that was ready, and is none any more, brought again: by
-// Run, from a peer or else from its URL. Nobody brings those of tombstones, but
-// who stands on them is to know. A copy that changed meanwhile stays as it is.
+// Run, from a peer or else from its URL. Those of tombstones are, while the store
+// knows who stands on them; of others they are to know. A copy that changed
+// meanwhile stays as it is.
 func (r *Registry) degrade(id string, was Copy, state string, why *fault.Fault) {
 	_, err := r.change(id, func(t *Template) error {
 		c := t.copyOn(was.Pool)
@@ -109,7 +110,7 @@ func (r *Registry) degrade(id string, was Copy, state string, why *fault.Fault) 
 		to := t.on(was.Pool, now)
 		to.lose(state, why, now)
 		to.UpdatedAt = now
-		if t.Removed() {
+		if !r.wanted(*t, was.Pool) {
 			to.RetryAt = nil
 			to.Message += "; nothing brings it again, because the template was removed: register it anew"
 		}

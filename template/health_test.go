@@ -283,27 +283,6 @@ func (h *tended) serve(content []byte) (template.Template, template.Copy) {
 	return h.ready(specOf("rocky9", content))
 }
 
-// A tombstone's copy is not brought again, but who stands on it is to know.
-func TestCheckOfATombstone(t *testing.T) {
-	h, content := newTended(t), raw(1, 4096)
-	_, c := h.ready(spec("rocky9", serveBytes(t, content).URL, content))
-	must(t, h.AddRef(t.Context(), "rocky9", ref("/pool/x")))
-	must(t, errOf(h.Remove(t.Context(), "rocky9")))
-	must(t, os.Remove(c.Path))
-	if result, _ := h.checked(); result != "missing" {
-		t.Errorf("the look said %q", result)
-	}
-	if _, c := h.copyOf("rocky9"); c.State != template.StateMissing || c.RetryAt != nil || !strings.Contains(c.Message, "register it anew") {
-		t.Errorf("copy %+v", c)
-	}
-	h.reopen()
-	if _, c := h.copyOf("rocky9"); c.State != template.StateMissing || c.RetryAt != nil {
-		t.Errorf("after a restart: %+v", c)
-	}
-	must(t, errOf(h.Register(t.Context(), spec("rocky9", serveBytes(t, content).URL, content))))
-	must(t, h.Fetch(t.Context(), "rocky9", nil))
-}
-
 // What happened while the agent was away is found by its first look.
 // held is an intake that looks until it is called off.
 type held chan struct{}

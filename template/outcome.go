@@ -38,7 +38,7 @@ func (a *attempt) interrupted() error {
 // failed notes why a copy is not ready, and when it is tried again.
 func (r *Registry) failed(p place, why error) error {
 	what := fault.Of(why)
-	note := func(_ *Template, c *Copy) {
+	note := func(t *Template, c *Copy) {
 		now := r.now().UTC()
 		c.State, c.Progress, c.Message = StateFailed, 0, fault.Message(what)
 		c.Code, c.Class, c.Permanent, c.RetryAt = what.Code, what.Class, what.Permanent, nil
@@ -48,6 +48,10 @@ func (r *Registry) failed(p place, why error) error {
 		if !what.Permanent {
 			at := now.Add(r.backoff.Next(c.Attempts))
 			c.RetryAt = &at
+		}
+		if t.Removed() {
+			// With the template its headers went, and who may have it sent again.
+			c.Message += "; the template was removed: register it anew if this stays so"
 		}
 		c.forgetAbsent()
 	}

@@ -31,7 +31,7 @@ func (r *Registry) reconcile() error {
 }
 
 func (r *Registry) reconcileCopy(t Template, c *Copy) (changed bool) {
-	before, now := *c, r.now().UTC()
+	before, now, wanted := *c, r.now().UTC(), r.wanted(t, c.Pool)
 	switch c.State {
 	case StateReady:
 		// One that may only have been written to is read by the first look of
@@ -46,11 +46,11 @@ func (r *Registry) reconcileCopy(t Template, c *Copy) (changed bool) {
 		c.interrupt(now)
 	case StatePending, StateMissing:
 		// Whoever asked for it is gone with the last run.
-		if c.RetryAt == nil && !c.Collected && !t.Removed() {
+		if c.RetryAt == nil && !c.Collected && wanted {
 			c.RetryAt = &now
 		}
 	}
-	if c.State == StateFailed || c.State == StateReady || t.Removed() {
+	if c.State == StateFailed || c.State == StateReady || !wanted {
 		if err := partial.Remove(c.Partial, c.PartialInode); err != nil {
 			// It stays journalled and is tried again at the next start.
 			r.log.Warn("partial template not removed", "template", t.ID, "error", err)

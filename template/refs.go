@@ -123,6 +123,20 @@ func (r *Registry) removeRef(volume string) (went bool, err error) {
 	return true, nil
 }
 
+// wanted tells whether a copy is to be brought when it is not there: of a removed
+// template only while the store knows of volumes that stand on it. Needs mu.
+func (r *Registry) wanted(t Template, pool string) bool {
+	if !t.Removed() {
+		return true
+	}
+	for _, ref := range r.refs {
+		if ref.Template == t.ID && ref.Pool == pool {
+			return true
+		}
+	}
+	return false
+}
+
 // RefByVolume gives the ref of a volume, by its whole path.
 func (r *Registry) RefByVolume(volume string) (Ref, bool) {
 	r.mu.Lock()

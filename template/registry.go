@@ -144,8 +144,9 @@ func (r *Registry) wake() {
 // changeCopy is change for one copy of a template.
 func (r *Registry) changeCopy(id, pool string, fn func(*Template, *Copy)) error {
 	_, err := r.change(id, func(t *Template) error {
-		// What was removed meanwhile must not come back.
-		if t.ID == "" || t.Removed() {
+		// What was removed meanwhile must not come back, but for those that
+		// stand on it.
+		if t.ID == "" || !r.wanted(*t, pool) {
 			return fmt.Errorf("template %q: %w", id, ErrNotFound)
 		}
 		now := r.now().UTC()

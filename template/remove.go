@@ -19,11 +19,15 @@ const removeTimeout = 30 * time.Second
 // Remove turns a template into a tombstone, which keeps id, checksum and
 // flags. A fetch of it is called off first, and Remove waits for its end:
 // ErrBusy where that does not come. Copies that nothing stands on are deleted
-// (see [Registry.Collect]); others go with their last ref. Removing again is no
-// error.
+// (see [Registry.Collect]); others go with their last ref, and are brought again
+// until then where they are lost: by their digest, or from the URL without its
+// headers. Removing again is no error.
 func (r *Registry) Remove(ctx context.Context, id string) (Template, error) {
-	if err := r.ground(ctx, id); err != nil {
-		return Template{}, err
+	// What is fetched after the removal is for those that stand on it.
+	if t, _ := r.Lookup(id); !t.Removed() {
+		if err := r.ground(ctx, id); err != nil {
+			return Template{}, err
+		}
 	}
 	r.mu.Lock()
 	t, err := r.remove(id)
@@ -70,12 +74,19 @@ func (r *Registry) remove(id string) (Template, error) {
 		return Template{}, fmt.Errorf("template %q: %w", id, ErrNotFound)
 	}
 	return r.changeLocked(id, func(t *Template) error {
-		if t.RemovedAt == nil {
-			now := r.now().UTC()
-			t.RemovedAt = &now
+		if t.RemovedAt != nil {
+			return nil
 		}
+		now := r.now().UTC()
+		t.RemovedAt = &now
 		// What may be secret is not kept for ever.
 		t.Headers = nil
+		for i := range t.Copies {
+			// Its fetch was called off; for those that stand on it, it goes on.
+			if c := &t.Copies[i]; c.State == StateDownloading || c.State == StateSyncing || c.State == StatePending {
+				c.State, c.RetryAt = StatePending, &now
+			}
+		}
 		return nil
 	})
 }

@@ -77,7 +77,7 @@ func (r *Registry) waiting() []waiter {
 	for id, t := range r.templates {
 		for _, c := range t.Copies {
 			p := place{id, c.Pool}
-			if c.RetryAt != nil && c.State != StateReady && !t.Removed() && !r.retrying[p] && !r.removing[id] {
+			if c.RetryAt != nil && c.State != StateReady && r.wanted(t, c.Pool) && !r.retrying[p] && !r.removing[id] {
 				out = append(out, waiter{p, *c.RetryAt})
 			}
 		}

@@ -233,17 +233,29 @@ func (w *world) sentBytes(on *side) (n int64) {
 }
 
 // forget removes every template of a host: what fails would be tried again
-// while other tests run.
-func (s *side) forget(ctx context.Context) error {
+// while other tests run. Call it again when the host is empty: for an instance
+// that was not deleted by the agent, it keeps the templates, and says that they
+// are lost. Then it forgets everything.
+func (s *side) forget(ctx context.Context, empty bool) error {
 	list, err := s.api.Templates(ctx)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, t := range list {
-		if t.RemovedAt == nil {
+		switch {
+		case t.RemovedAt == nil:
 			_, err := s.api.RemoveTemplate(ctx, t.ID)
 			errs = append(errs, err)
+		case empty && len(t.Refs)+len(t.Copies) > 0:
+			if err := s.Agent(ctx, "stop"); err != nil {
+				return err
+			}
+			_, err := s.Exec(ctx, "find", "/var/lib/wherry", "-mindepth", "1", "-delete")
+			return errors.Join(err, s.Agent(ctx, "start"))
 		}
 	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
 }
 
 // noise is an image that no packing makes smaller and that has no holes.

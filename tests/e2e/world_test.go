@@ -59,7 +59,7 @@ func begin(t *testing.T) *world {
 
 // empty takes every template, instance, volume and record from a host.
 func (s *side) empty(ctx context.Context) error {
-	if err := errors.Join(s.forget(ctx), s.Reset(ctx)); err != nil {
+	if err := errors.Join(s.forget(ctx, false), s.Reset(ctx), s.forget(ctx, true)); err != nil {
 		return err
 	}
 	_, err := s.Exec(ctx, "sh", "-c", "mkdir -p /var/lib/wherry/records && rm -rf /var/lib/wherry/records/*")

@@ -179,11 +179,17 @@ find /var/lib/wherry/records -name '.*' -type f
 ls -l /proc/[0-9]*/fd 2>/dev/null | grep -F "$2"
 true`
 
+// leftNothing waits: while the agent is away libvirt's hook does what is owed,
+// and leaves to the next agent what needs libvirt.
 func (s *stopped) leftNothing() {
 	s.Helper()
-	if out := s.exec(s.on, "sh", "-c", leftScript, s.name, s.uuid, s.disk); strings.TrimSpace(out) != "" {
-		s.Errorf("left of %q: %s", s.name, out)
-	}
+	s.must(harness.Until(s.ctx, "nothing to be left of "+s.name, func(ctx context.Context) error {
+		out, err := s.on.Exec(ctx, "sh", "-c", leftScript, s.name, s.uuid, s.disk)
+		if err == nil && strings.TrimSpace(out) != "" {
+			err = errors.New(out)
+		}
+		return err
+	}))
 	s.unheld()
 }
 

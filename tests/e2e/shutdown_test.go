@@ -152,10 +152,6 @@ func TestShutdownOffline(t *testing.T) {
 			d.must(d.on.Agent(d.ctx, "kill"))
 			d.soon(1500*time.Millisecond, func(ctx context.Context) error { return d.on.Libvirtd(ctx, "restart") })
 		}},
-		{name: "libvirtd down, agent dead", by: "command", breaks: func(d *downfall) {
-			d.must(d.on.Agent(d.ctx, "kill"))
-			d.must(d.on.Libvirtd(d.ctx, "stop"))
-		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := begin(t)

@@ -163,12 +163,14 @@ func (w *world) let(names ...string) {
 // until polls: what is waited for happens on other goroutines.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	late, look := time.After(5*time.Second), time.NewTicker(time.Millisecond)
+	defer look.Stop()
 	for !ok() {
-		if time.Now().After(deadline) {
+		select {
+		case <-look.C:
+		case <-late:
 			w.t.Fatalf("%s: not within five seconds", what)
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 

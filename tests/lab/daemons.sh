@@ -24,7 +24,8 @@ gone() { ! running "$@"; }
 signal() {
 	running "$1" "$2" || return 0
 	inside "$1" /bin/sh -c 'kill "-$1" "$(cat "/run/lab-$0.pid")"' "$2" "$3"
-	until_true 30 "the end of $2 on host $1 after SIG$3" "$state/$1/$2.log" gone "$1" "$2"
+	# libvirtd ends itself only after 30 s where a thread of it waits for a monitor that it has already let go of.
+	until_true 60 "the end of $2 on host $1 after SIG$3" "$state/$1/$2.log" gone "$1" "$2"
 }
 
 libvirt_answers() { inside "$1" virsh -c qemu:///system uri >/dev/null 2>&1; }

@@ -53,6 +53,21 @@ type state struct {
 	Warnings []string                 `json:"warnings,omitempty"`
 }
 
+// journal is how far the migration has come.
+func (s state) journal() Journal {
+	switch {
+	case s.Committed:
+		return Committed
+	case s.Moved:
+		return Moved
+	case s.Performing:
+		return Performing
+	case s.Reserved || s.Connecting:
+		return Prepared
+	}
+	return Untouched
+}
+
 // sourceVolume is a file of this host that the migration replaces.
 type sourceVolume struct {
 	Target string       `json:"target"`

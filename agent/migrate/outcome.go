@@ -14,12 +14,28 @@ type Side struct {
 	// Sent says of the source that its QEMU has handed the guest over whole, so
 	// that the destination can have started it.
 	Sent bool
-	// Halted says of the source that the agent paused it, see [Halt].
+	// Halted says of the source that the agent paused it, see [Judge].
 	Halted bool
 }
 
-func (s Side) gone() bool  { return s.State == "" || s.State == "shutoff" }
-func (s Side) alive() bool { return s.State == "running" }
+const unknown = "unknown"
+
+func (s Side) gone() bool   { return s.State == "" || s.State == "shutoff" }
+func (s Side) alive() bool  { return s.State == "running" }
+func (s Side) paused() bool { return s.State == "paused" }
+func (s Side) silent() bool { return s.State == unknown }
+
+// Journal is how far a migration has come by what was written down.
+type Journal string
+
+// How far a migration has come.
+const (
+	Untouched  Journal = "untouched"  // nothing was done at the destination
+	Prepared   Journal = "prepared"   // the destination has made room, libvirt was not asked yet
+	Performing Journal = "performing" // libvirt was asked to move it, and what it answered is not known
+	Moved      Journal = "moved"      // libvirt has said that it moved, or both hosts have
+	Committed  Journal = "committed"  // the destination has confirmed
+)
 
 // Verdict is where the instance is to go on.
 type Verdict string
@@ -38,64 +54,118 @@ const (
 	runsAtSourceAlone = "it runs at the source and no migration is under way; the destination does not answer"
 )
 
-// Halt tells whether the copy at the source must not run on: the one at the
-// destination runs, or was handed everything and may.
-func Halt(src, dst Side) bool {
-	return src.alive() && !src.Job && (dst.alive() || dst.State == "unknown" && src.Sent)
+// row is one line of the decision table. The first that fits decides.
+type row struct {
+	name     string
+	journal  []Journal // nil = performing, when only both hosts can tell
+	fits     func(src, dst Side) bool
+	verdict  Verdict
+	passes   bool // what only time can tell: wait, and undecided once patience is over
+	halt     bool // the copy at the source must not run on meanwhile
+	why      string
+	describe bool // the states belong into why
 }
 
-// Settle says which host has the instance, with the reason. It never guesses:
-// what only time or a person can tell is Wait, and Undecided once patience is
-// over.
-func Settle(src, dst Side, patient bool) (Verdict, string) {
-	later := func(why string) (Verdict, string) {
-		if patient {
-			return Wait, why
+// always fits.
+func always(Side, Side) bool { return true }
+
+// table decides where an instance goes on. What is destroyed on a verdict is
+// always the other side's copy, so each row that gives one has to say how it
+// is known that this is not the only one, and that the other does not run.
+var table = []row{
+	// Once the instance runs at the destination the source's copy is stale,
+	// whatever either host says later.
+	{name: "confirmed", journal: []Journal{Committed}, fits: always, verdict: KeepDestination, why: "the destination has confirmed that it has the instance"},
+	{name: "moved", journal: []Journal{Moved}, fits: always, verdict: KeepDestination, why: "it has moved to the destination"},
+	// Before libvirt is asked nothing can have moved.
+	{name: "not begun", journal: []Journal{Untouched, Prepared}, fits: always, verdict: KeepSource, why: "libvirt was not asked to move it yet"},
+
+	{name: "still moving", fits: func(s, _ Side) bool { return s.Job }, verdict: Wait, why: "the migration is still going on at the source"},
+	{name: "source silent", fits: func(s, _ Side) bool { return s.silent() }, passes: true, why: "the source's libvirt does not answer"},
+
+	{name: "both run", fits: func(s, d Side) bool { return s.alive() && d.alive() }, verdict: Undecided, halt: true, why: "it runs on both hosts"},
+	{name: "handed over, no answer", fits: func(s, d Side) bool { return s.alive() && d.silent() && s.Sent }, passes: true, halt: true,
+		why: "it runs at the source, which has handed it over whole, and the destination does not answer"},
+	{name: "rolled back, no answer", fits: func(s, d Side) bool { return s.alive() && d.silent() }, verdict: KeepSource, why: runsAtSourceAlone},
+	// Libvirt defines it there only once it has arrived: its guest has run there,
+	// and was ended. It is not for us to say whose writes count.
+	{name: "runs here, shut down there", fits: func(s, d Side) bool { return s.alive() && d.State == "shutoff" }, verdict: Undecided,
+		why: "it runs at the source, and has arrived at the destination, where it is shut off"},
+	{name: "rolled back", fits: func(s, _ Side) bool { return s.alive() }, verdict: KeepSource, why: runsAtSource},
+
+	{name: "destination silent", fits: func(_, d Side) bool { return d.silent() }, passes: true, why: "the destination does not answer"},
+	// The copy at the source has run beside it for a moment, and nobody but its
+	// owner can tell whether that matters.
+	{name: "ran on both", fits: func(s, d Side) bool { return d.alive() && s.Halted }, verdict: Undecided,
+		why: "it runs at the destination; libvirt had started it again at the source, where the agent paused it"},
+	{name: "moved, by both hosts", fits: func(s, d Side) bool { return d.alive() && (s.gone() || s.paused()) }, verdict: KeepDestination, why: "it runs at the destination"},
+	{name: "arriving", fits: func(_, d Side) bool { return d.State == "incoming" }, passes: true, why: "it is still arriving at the destination"},
+	{name: "left paused by libvirt", fits: func(s, d Side) bool { return s.paused() && d.State == "" && s.Reason == "migration" }, passes: true,
+		why: "it is paused at the source after a migration, and not at the destination"},
+	{name: "paused here, shut down there", fits: func(s, d Side) bool { return s.paused() && d.State == "shutoff" }, passes: true,
+		why: "it is paused at the source, and has arrived at the destination, where it is shut off"},
+	{name: "paused at the source", fits: func(s, d Side) bool { return s.paused() && d.State == "" }, verdict: KeepSource, why: "it is paused at the source"},
+	{name: "both paused", fits: func(s, d Side) bool { return s.paused() && d.paused() }, passes: true, why: "it is paused on both hosts"},
+	// Libvirt defines it there, and forgets it here, only once it has moved.
+	{name: "moved, and shut down since", fits: func(s, d Side) bool { return s.State == "" && d.State == "shutoff" }, verdict: KeepDestination, why: "it has shut down at the destination"},
+	{name: "moved, paused", fits: func(s, d Side) bool { return s.gone() && d.paused() }, verdict: KeepDestination, why: "it is paused at the destination and gone from the source"},
+	{name: "shut down at the source", fits: func(s, d Side) bool { return s.State == "shutoff" && d.State == "" }, verdict: KeepSource, why: "it has shut down at the source"},
+	// It may have moved and gone down there: its last writes are there then.
+	{name: "shut down on both", fits: func(s, d Side) bool { return s.State == "shutoff" && d.State == "shutoff" }, passes: true, why: "it is shut off on both hosts"},
+	{name: "on neither", fits: func(s, d Side) bool { return s.gone() && d.gone() }, passes: true, why: "it is on neither host"},
+	{name: "anything else", fits: always, passes: true, describe: true},
+}
+
+// Situation is all that a decision stands on.
+type Situation struct {
+	Source, Destination Side
+	Journal             Journal
+	// Patient: there is time left to ask again.
+	Patient bool
+}
+
+// Judgement is what the decision table says.
+type Judgement struct {
+	Verdict Verdict
+	// Why is a sentence for people.
+	Why string
+	// Halt: the copy at the source is to be paused, because the one at the
+	// destination runs, or was handed everything and may.
+	Halt bool
+	// Row names the line of the table.
+	Row string
+}
+
+// Judge says which host has the instance. It never guesses: what only time or
+// a person can tell is Wait, and Undecided once patience is over.
+func Judge(s Situation) Judgement {
+	for _, r := range table {
+		if !r.at(s.Journal) || !r.fits(s.Source, s.Destination) {
+			continue
 		}
-		return Undecided, why
-	}
-	switch {
-	case src.Job:
-		return Wait, "the migration is still going on at the source"
-	case src.State == "unknown":
-		return later("the source's libvirt does not answer")
-	case src.alive() && dst.alive():
-		return Undecided, "it runs on both hosts"
-	case src.alive() && dst.State == "unknown" && src.Sent:
-		return later("it runs at the source, which has handed it over whole, and the destination does not answer")
-	case src.alive() && dst.State == "unknown":
-		return KeepSource, runsAtSourceAlone
-	case src.alive():
-		return KeepSource, runsAtSource
-	case dst.State == "unknown":
-		return later("the destination does not answer")
-	case dst.alive() && src.Halted:
-		// The copy at the source has run beside it for a moment, and nobody but
-		// its owner can tell whether that matters.
-		return Undecided, "it runs at the destination; libvirt had started it again at the source, where the agent paused it"
-	case dst.alive() && (src.gone() || src.State == "paused"):
-		return KeepDestination, "it runs at the destination"
-	case dst.State == "incoming":
-		return later("it is still arriving at the destination")
-	case src.State == "paused" && dst.gone():
-		if src.Reason == "migration" {
-			return later("it is paused at the source after a migration, and not at the destination")
+		j := Judgement{Verdict: r.verdict, Why: r.why, Halt: r.halt, Row: r.name}
+		if r.passes {
+			j.Verdict = Undecided
+			if s.Patient {
+				j.Verdict = Wait
+			}
 		}
-		return KeepSource, "it is paused at the source"
-	case src.State == "paused" && dst.State == "paused":
-		return later("it is paused on both hosts")
-	case src.State == "" && dst.State == "shutoff":
-		// Libvirt defines it there, and forgets it here, only once it has moved.
-		return KeepDestination, "it has shut down at the destination"
-	case src.gone() && dst.State == "paused":
-		return KeepDestination, "it is paused at the destination and gone from the source"
-	case src.State == "shutoff" && dst.State == "":
-		return KeepSource, "it has shut down at the source"
-	case src.State == "shutoff" && dst.State == "shutoff":
-		// It may have moved and gone down there: its last writes are there then.
-		return later("it is shut off on both hosts")
-	case src.gone() && dst.gone():
-		return later("it is on neither host")
+		if r.describe {
+			j.Why = fmt.Sprintf("the source says %q, the destination %q", s.Source.State, s.Destination.State)
+		}
+		return j
 	}
-	return later(fmt.Sprintf("the source says %q, the destination %q", src.State, dst.State))
+	return Judgement{Verdict: Undecided, Why: fmt.Sprintf("the journal says %q", s.Journal)}
+}
+
+func (r row) at(j Journal) bool {
+	if r.journal == nil {
+		return j == Performing
+	}
+	for _, k := range r.journal {
+		if k == j {
+			return true
+		}
+	}
+	return false
 }

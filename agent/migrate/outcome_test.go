@@ -1,53 +1,162 @@
 package migrate_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/wherry-kvm/wherry/agent/migrate"
 )
 
-func TestSettle(t *testing.T) {
+// Each row of the decision table, by what both hosts say.
+func TestJudge(t *testing.T) {
 	running, none := migrate.Side{State: "running"}, migrate.Side{}
 	paused := migrate.Side{State: "paused", Reason: "migration"}
 	byUser := migrate.Side{State: "paused", Reason: "user"}
 	off, unknown := migrate.Side{State: "shutoff"}, migrate.Side{State: "unknown"}
 	incoming := migrate.Side{State: "incoming"}
 	job := migrate.Side{State: "running", Job: true}
+	sent := migrate.Side{State: "running", Sent: true}
+	halted := migrate.Side{State: "paused", Reason: "user", Halted: true}
+	seen := map[string]bool{}
 	for _, c := range []struct {
-		name               string
+		row                string
 		source, dest       migrate.Side
+		journal            migrate.Journal // "" = performing
 		patient, impatient migrate.Verdict
+		halt               bool
 	}{
-		{"rolled back", running, none, migrate.KeepSource, migrate.KeepSource},
-		{"rolled back, the destination is still going", running, incoming, migrate.KeepSource, migrate.KeepSource},
-		{"rolled back, no answer", running, unknown, migrate.KeepSource, migrate.KeepSource},
-		{"done", none, running, migrate.KeepDestination, migrate.KeepDestination},
-		{"done, still defined here", off, running, migrate.KeepDestination, migrate.KeepDestination},
-		{"done, the source is not cleaned", paused, running, migrate.KeepDestination, migrate.KeepDestination},
-		{"done, was paused", none, byUser, migrate.KeepDestination, migrate.KeepDestination},
-		{"still moving", job, incoming, migrate.Wait, migrate.Wait},
-		{"never two", running, running, migrate.Undecided, migrate.Undecided},
-		{"both were handed the guest, no answer", migrate.Side{State: "running", Sent: true}, unknown, migrate.Wait, migrate.Undecided},
-		{"paused by the agent beside one that runs", migrate.Side{State: "paused", Reason: "user", Halted: true}, running, migrate.Undecided, migrate.Undecided},
-		{"paused by the agent, and the only one", migrate.Side{State: "paused", Reason: "user", Halted: true}, none, migrate.KeepSource, migrate.KeepSource},
-		{"both paused", paused, byUser, migrate.Wait, migrate.Undecided},
-		{"arriving", paused, incoming, migrate.Wait, migrate.Undecided},
-		{"paused by its user", byUser, none, migrate.KeepSource, migrate.KeepSource},
-		{"left paused by libvirt", paused, none, migrate.Wait, migrate.Undecided},
-		{"the guest shut down", off, none, migrate.KeepSource, migrate.KeepSource},
-		{"done, and the guest shut down since", none, off, migrate.KeepDestination, migrate.KeepDestination},
-		{"shut down on both", off, off, migrate.Wait, migrate.Undecided},
-		{"on neither", none, none, migrate.Wait, migrate.Undecided},
-		{"gone here, no answer", none, unknown, migrate.Wait, migrate.Undecided},
-		{"no answer here", unknown, running, migrate.Wait, migrate.Undecided},
+		{row: "not begun", source: unknown, dest: unknown, journal: migrate.Untouched, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "not begun", source: running, dest: none, journal: migrate.Prepared, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "moved", source: unknown, dest: unknown, journal: migrate.Moved, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "confirmed", source: none, dest: none, journal: migrate.Committed, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "rolled back", source: running, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "rolled back", source: running, dest: incoming, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "rolled back", source: sent, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "rolled back", source: sent, dest: incoming, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "runs here, shut down there", source: sent, dest: off, patient: migrate.Undecided, impatient: migrate.Undecided},
+		{row: "paused here, shut down there", source: halted, dest: off, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "rolled back, no answer", source: running, dest: unknown, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "moved, by both hosts", source: none, dest: running, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "moved, by both hosts", source: off, dest: running, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "moved, by both hosts", source: paused, dest: running, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "moved, paused", source: none, dest: byUser, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "still moving", source: job, dest: incoming, patient: migrate.Wait, impatient: migrate.Wait},
+		{row: "still moving", source: migrate.Side{State: "running", Job: true, Sent: true}, dest: running, patient: migrate.Wait, impatient: migrate.Wait},
+		{row: "both run", source: running, dest: running, patient: migrate.Undecided, impatient: migrate.Undecided, halt: true},
+		{row: "handed over, no answer", source: sent, dest: unknown, patient: migrate.Wait, impatient: migrate.Undecided, halt: true},
+		{row: "ran on both", source: halted, dest: running, patient: migrate.Undecided, impatient: migrate.Undecided},
+		{row: "paused at the source", source: halted, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "both paused", source: paused, dest: byUser, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "arriving", source: paused, dest: incoming, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "paused at the source", source: byUser, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "left paused by libvirt", source: paused, dest: none, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "shut down at the source", source: off, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "moved, and shut down since", source: none, dest: off, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "shut down on both", source: off, dest: off, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "on neither", source: none, dest: none, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "destination silent", source: none, dest: unknown, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "destination silent", source: migrate.Side{State: "paused", Sent: true}, dest: unknown, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "source silent", source: unknown, dest: running, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "anything else", source: migrate.Side{State: "crashed"}, dest: none, patient: migrate.Wait, impatient: migrate.Undecided},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			for patient, want := range map[bool]migrate.Verdict{true: c.patient, false: c.impatient} {
-				got, why := migrate.Settle(c.source, c.dest, patient)
-				if got != want || why == "" {
-					t.Errorf("patient %v: %q (%s); want %q", patient, got, why, want)
+		seen[c.row] = true
+		if c.journal == "" {
+			c.journal = migrate.Performing
+		}
+		for patient, want := range map[bool]migrate.Verdict{true: c.patient, false: c.impatient} {
+			got := migrate.Judge(migrate.Situation{Source: c.source, Destination: c.dest, Journal: c.journal, Patient: patient})
+			if got.Row != c.row || got.Verdict != want || got.Halt != c.halt || got.Why == "" {
+				t.Errorf("%s, source %+v, destination %+v, patient %v: %+v; want %q", c.row, c.source, c.dest, patient, got, want)
+			}
+		}
+	}
+	for _, name := range migrate.Rows() {
+		if !seen[name] {
+			t.Errorf("row %q has no test", name)
+		}
+	}
+}
+
+// situations are all that can be, in states that libvirt knows.
+func situations() (out []migrate.Situation) {
+	bools := []bool{false, true}
+	states := []string{"", "running", "paused", "shutoff", "incoming", "unknown", "crashed", "pmsuspended", "blocked"}
+	for _, s := range states {
+		for _, d := range states {
+			for _, reason := range []string{"", "migration", "user"} {
+				for bits := range 8 {
+					for _, journal := range []migrate.Journal{migrate.Untouched, migrate.Prepared, migrate.Performing, migrate.Moved, migrate.Committed} {
+						for _, patient := range bools {
+							out = append(out, migrate.Situation{
+								Source:      migrate.Side{State: s, Reason: reason, Job: bits&1 != 0, Sent: bits&2 != 0, Halted: bits&4 != 0},
+								Destination: migrate.Side{State: d}, Journal: journal, Patient: patient})
+						}
+					}
 				}
 			}
-		})
+		}
+	}
+	return out
+}
+
+// Whatever both hosts say: no verdict lets two copies run, and none destroys a
+// copy that is not known to be the stale one.
+func TestJudgeNeverGuesses(t *testing.T) {
+	used := map[string]bool{}
+	for _, s := range situations() {
+		j := migrate.Judge(s)
+		used[j.Row] = true
+		src, dst := s.Source, s.Destination
+		bad := func(why string) { t.Errorf("%+v: %+v: %s", s, j, why) }
+		if j.Row == "" || j.Why == "" {
+			bad("no row decides")
+		}
+		if !s.Patient && j.Verdict == migrate.Wait && !src.Job {
+			bad("waits for ever")
+		}
+		if s.Journal != migrate.Performing {
+			continue // that is the truth, whatever the hosts say
+		}
+		running := 0
+		for _, state := range []string{src.State, dst.State} {
+			if state == "running" {
+				running++
+			}
+		}
+		switch j.Verdict {
+		case migrate.KeepSource:
+			if dst.State == "shutoff" || dst.State == "running" || dst.State == "paused" && src.State != "running" {
+				bad("ends what may be the copy with the last writes")
+			}
+			if dst.State == "unknown" && (src.Sent || src.State != "running") {
+				bad("the destination may run it")
+			}
+			if src.State == "" || src.State == "unknown" {
+				bad("nothing is known to be at the source")
+			}
+		case migrate.KeepDestination:
+			if src.State == "running" || src.State == "unknown" || src.Job {
+				bad("ends a copy that runs, or may")
+			}
+			if !slices.Contains([]string{"running", "paused", "shutoff"}, dst.State) {
+				bad("nothing is known to be at the destination")
+			}
+		default:
+			// Never two that run on: where both do, or may, one of them is paused.
+			if !src.Job && (running == 2 || src.State == "running" && src.Sent && dst.State == "unknown") && !j.Halt {
+				bad("lets two copies run")
+			}
+		}
+		if j.Halt && src.State != "running" {
+			bad("pauses what does not run")
+		}
+		if j.Halt && dst.State != "running" && dst.State != "unknown" {
+			bad("pauses the only one")
+		}
+	}
+	for _, name := range migrate.Rows() {
+		if !used[name] {
+			t.Errorf("no situation leads to row %q", name)
+		}
 	}
 }

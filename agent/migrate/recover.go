@@ -24,7 +24,7 @@ func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !found || (!st.Connecting && !st.Reserved) {
+	if !found || st.journal() == Untouched {
 		return nil, interrupted("before anything was touched").WithPhase(op.Interrupted())
 	}
 	m, err := s.newMigration(op.Ref(), st.Request)
@@ -49,10 +49,7 @@ func interrupted(when string) *api.Problem {
 }
 
 func (m *migration) resume(ctx context.Context) (any, error) {
-	if m.state.Committed {
-		return m.finish(ctx)
-	}
-	if m.state.Performing && !m.state.Moved {
+	if m.state.journal() == Performing {
 		if err := m.awaitLibvirt(ctx); err != nil {
 			return nil, err
 		}
@@ -60,7 +57,8 @@ func (m *migration) resume(ctx context.Context) (any, error) {
 			return nil, err
 		}
 	}
-	if m.state.Moved {
+	// Nobody has to be asked: after adopt the journal alone decides.
+	if Judge(Situation{Journal: m.state.journal()}).Verdict == KeepDestination {
 		return m.finish(ctx)
 	}
 	m.undoable()

@@ -23,11 +23,16 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 	defer tick.Stop()
 	for {
 		src, dst := m.sides(ctx)
-		if Halt(src, dst) {
+		judge := func() Judgement {
+			return Judge(Situation{Source: src, Destination: dst, Journal: m.state.journal(), Patient: m.Now().Before(deadline)})
+		}
+		j := judge()
+		if j.Halt {
 			m.halt(ctx)
 			src = m.sourceSide(ctx)
+			j = judge()
 		}
-		verdict, why := Settle(src, dst, m.Now().Before(deadline))
+		verdict, why := j.Verdict, j.Why
 		if verdict == KeepSource && src.Halted && src.State == "paused" {
 			if err := m.Power.Resume(ctx, m.ref.Name); err != nil {
 				verdict, why = Undecided, fmt.Sprintf("%s, where the agent paused it and cannot resume it: %v", why, err)
@@ -66,23 +71,21 @@ func (m *migration) sourceSide(ctx context.Context) Side {
 	case errors.Is(err, hypervisor.ErrNoDomain):
 		return Side{}
 	case err != nil:
-		return Side{State: "unknown"}
+		return Side{State: unknown}
 	case d.UUID != m.state.UUID:
 		return Side{}
 	}
 	s := Side{State: string(d.State), Reason: d.Reason, Halted: m.state.Halted}
-	if s.alive() {
+	if d.Active() {
 		// Not to be told is to be in doubt only where the destination is silent.
 		s.Sent, _ = m.Power.Sent(ctx, m.ref.Name)
-	}
-	if d.Active() {
 		job, err := m.Mover.Job(ctx, m.ref.Name)
 		switch {
 		case err == nil:
 			s.Job = job.Kind == hypervisor.JobOutgoing && job.Phase != hypervisor.PhaseDone
 		case !errors.Is(err, hypervisor.ErrNoDomain) && !errors.Is(err, hypervisor.ErrInvalidState):
 			// It may be moving all the same.
-			return Side{State: "unknown"}
+			return Side{State: unknown}
 		}
 	}
 	return s
@@ -96,12 +99,12 @@ func (m *migration) destinationSide(ctx context.Context) Side {
 	case api.CodeOf(err) == "not-found":
 		return Side{} // its lease ran out: it made sure that nothing runs there
 	case err != nil:
-		return Side{State: "unknown"}
+		return Side{State: unknown}
 	case in.Running:
 		return Side{State: "running"}
 	}
 	if len(in.Domain) > 7 && in.Domain[:7] == "unknown" {
-		return Side{State: "unknown"}
+		return Side{State: unknown}
 	}
 	return Side{State: in.Domain}
 }

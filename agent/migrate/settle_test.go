@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/wherry-kvm/wherry/agent/migrate"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 )
@@ -44,28 +43,6 @@ func (l *libvirt) Destroy(_ context.Context, name string) error {
 }
 
 func (l *libvirt) Undefine(_ context.Context, name string) error { l.gone(name); return nil }
-
-func TestHalt(t *testing.T) {
-	running, unknown := migrate.Side{State: "running"}, migrate.Side{State: "unknown"}
-	sent := migrate.Side{State: "running", Sent: true}
-	for _, c := range []struct {
-		name         string
-		source, dest migrate.Side
-		want         bool
-	}{
-		{"both run", running, running, true},
-		{"the other one may", sent, unknown, true},
-		{"the other one cannot", running, unknown, false},
-		{"the other one does not", sent, migrate.Side{}, false},
-		{"the other one is arriving", sent, migrate.Side{State: "incoming"}, false},
-		{"still moving", migrate.Side{State: "running", Job: true, Sent: true}, running, false},
-		{"paused already", migrate.Side{State: "paused", Sent: true}, running, false},
-	} {
-		if got := migrate.Halt(c.source, c.dest); got != c.want {
-			t.Errorf("%s: %v; want %v", c.name, got, c.want)
-		}
-	}
-}
 
 // Libvirt started the source again after it had handed the guest over, and the
 // destination is silent: the source holds still until it is known that the

@@ -102,9 +102,7 @@ func (d *debian) stop(r api.StopRequest, rung string, inOrder bool) {
 // guest whose power was cut has not written it.
 func TestDebianShutsDownInOrder(t *testing.T) {
 	w := begin(t)
-	ctx, cancel := context.WithTimeout(t.Context(), debianTime)
-	defer cancel()
-	w.ctx = ctx
+	w.atMost(debianTime)
 	d := w.debian()
 	asked := api.StopRequest{Timeout: seconds(300)}
 

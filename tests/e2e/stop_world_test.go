@@ -49,6 +49,13 @@ func (w *world) toStop(name string, change ...func(*harness.Domain)) *stopped {
 	return s
 }
 
+// atMost gives a test another deadline than testTime.
+func (w *world) atMost(d time.Duration) {
+	ctx, cancel := context.WithTimeout(w.Context(), d)
+	w.Cleanup(cancel)
+	w.ctx = ctx
+}
+
 func options(text string) func(*harness.Domain) {
 	return func(d *harness.Domain) { d.Options += " " + text }
 }

@@ -109,6 +109,8 @@ type Engine struct {
 	mu       sync.Mutex
 	live     map[string]*entry
 	recovery map[string]Func
+	// undecided has the operation about which someone must decide, by instance.
+	undecided map[api.Ref]string
 }
 
 // Open reads the journal, takes the locks of unfinished operations and drops
@@ -120,7 +122,7 @@ func Open(o Options) (*Engine, error) {
 	e := &Engine{
 		store: o.Store, log: o.Log, now: o.Now, onLockWait: o.OnLockWait,
 		keep: or(o.Keep, DefaultKeep), undoTimeout: or(o.UndoTimeout, DefaultUndoTimeout),
-		live: map[string]*entry{}, recovery: map[string]Func{},
+		live: map[string]*entry{}, recovery: map[string]Func{}, undecided: map[api.Ref]string{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)

@@ -32,6 +32,9 @@ type record struct {
 	// SupersededBy is the operation that ended this one, and the claim by which.
 	SupersededBy    string `json:"superseded_by,omitempty"`
 	SupersededClaim Claim  `json:"superseded_claim,omitempty"`
+	// Decidable: where it ends in needs_decision it can be taken up again, see
+	// [Engine.Reopen], and its instance waits for that.
+	Decidable bool `json:"decidable,omitempty"`
 	// Failure is why the operation began to roll back.
 	Failure *api.Problem `json:"failure,omitempty"`
 }
@@ -71,6 +74,7 @@ type entry struct {
 	progress    api.Progress
 	published   time.Time // of the last progress event
 	cancellable bool
+	whyNot      string // it is not cancellable, where the work has said so
 	// cancellableThen is what cancellable is to be when the lock is granted.
 	cancellableThen bool
 	cancelled       bool
@@ -152,6 +156,7 @@ func (e *Engine) adopt(en *entry, next record, detail string) {
 		en.unlock()
 	}
 	en.rec = next
+	e.noteUndecided(&next)
 	e.publishOperation(en, detail)
 }
 

@@ -27,6 +27,7 @@ func (e *Engine) loadUnfinished() error {
 			return nil
 		}
 		if r.Ended() {
+			e.noteUndecided(&r)
 			return nil
 		}
 		en := e.newEntry(r)

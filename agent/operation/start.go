@@ -27,6 +27,10 @@ type Spec struct {
 	NoLock bool
 	// Claim says whom the operation ends, and by whom it is ended; "" = Kind.
 	Claim Claim
+	// Decidable: one that ends in needs_decision is kept until it is taken up
+	// again by Reopen, and until then nothing but a stop is begun on its
+	// instance: it might be the start of a second copy.
+	Decidable bool
 	// Cancellable from the beginning; see Op.NotCancellable.
 	Cancellable bool
 }
@@ -89,6 +93,9 @@ func (e *Engine) tryStart(ctx context.Context, spec Spec, request json.RawMessag
 	if op, found, err := e.earlier(ctx, spec.Key); found || err != nil {
 		return op, nil, err
 	}
+	if err := e.decidedBefore(spec); err != nil {
+		return api.Operation{}, nil, err
+	}
 	now := e.now().UTC()
 	next, err := nextID(e.last, now)
 	if err != nil {
@@ -101,7 +108,7 @@ func (e *Engine) tryStart(ctx context.Context, spec Spec, request json.RawMessag
 			ID: id, Kind: spec.Kind, Project: spec.Project, Instance: spec.Instance, Template: spec.Template,
 			Status: api.StatusPending, Steps: []api.Step{}, CreatedAt: now,
 		},
-		Request: request, Key: spec.Key.Key, NoLock: spec.NoLock, Claim: spec.Claim,
+		Request: request, Key: spec.Key.Key, NoLock: spec.NoLock, Claim: spec.Claim, Decidable: spec.Decidable,
 	})
 	en.cancellable = spec.Cancellable
 	ended, by := e.lockOrContest(en)

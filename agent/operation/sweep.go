@@ -10,8 +10,8 @@ import (
 // sweepEvery bounds how often the journal is read through for old entries.
 const sweepEvery = 10 * time.Minute
 
-// sweep deletes ended operations that are older than Keep, with their data and
-// idempotency keys, and journals ends that the store refused before. Needs
+// sweep deletes ended operations that are older than Keep, but for those about
+// which someone must decide, with their data and idempotency keys, and journals ends that the store refused before. Needs
 // order. Failing is not serious: it is tried again.
 func (e *Engine) sweep() {
 	now := e.now()
@@ -22,7 +22,7 @@ func (e *Engine) sweep() {
 	e.journalUnsaved()
 	old := map[string]string{} // id -> idempotency key
 	err := e.store.List(bucketOperations, func(id string, value []byte) error {
-		if r, err := decode(id, value); err == nil && r.Ended() && now.Sub(r.UpdatedAt) > e.keep {
+		if r, err := decode(id, value); err == nil && r.Ended() && !r.undecided() && now.Sub(r.UpdatedAt) > e.keep {
 			old[id] = r.Key
 		}
 		return nil

@@ -41,6 +41,19 @@ func (c Console) LastBlock(disk string) int64 {
 	return -1
 }
 
+// Blocks are the numbers of all blocks of the disk that were printed as durable, in order.
+func (c Console) Blocks(disk string) []int64 {
+	var numbers []int64
+	for _, line := range c {
+		if number, ok := strings.CutPrefix(line, "blk "+disk+" "); ok {
+			if n, err := strconv.ParseInt(number, 10, 64); err == nil {
+				numbers = append(numbers, n)
+			}
+		}
+	}
+	return numbers
+}
+
 // Complaints are the lines by which the guest reports that something is wrong.
 func (c Console) Complaints() []string {
 	var complaints []string

@@ -20,6 +20,9 @@ func TestConsole(t *testing.T) {
 			t.Errorf("LastBlock(%s) = %d, want %d", disk, got, want)
 		}
 	}
+	if got := c.Blocks("vda"); !reflect.DeepEqual(got, []int64{0, 1, 2}) {
+		t.Errorf("Blocks(vda) = %d", got)
+	}
 	if got := c.Complaints(); len(got) != 2 {
 		t.Errorf("Complaints() = %q, want a bad block and an I/O error", got)
 	}

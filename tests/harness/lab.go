@@ -24,6 +24,8 @@ const upTimeout = 10 * time.Minute
 type transport interface {
 	// up brings both hosts up where they are not.
 	up(ctx context.Context) error
+	// down takes both hosts away. It fails with errors.ErrUnsupported where they are kept.
+	down(ctx context.Context) error
 	// command runs args in the host; the caller wires it up.
 	command(ctx context.Context, host string, args ...string) *exec.Cmd
 	// control is one of the lab's own verbs on a host: agent, libvirtd, link, rate.
@@ -75,6 +77,9 @@ func Connect(ctx context.Context) (*Lab, error) {
 	lab.A, lab.B = &Host{lab: lab, Name: "a"}, &Host{lab: lab, Name: "b"}
 	return lab, nil
 }
+
+// Down takes the lab away, whoever has brought it up; one that is not up is no error. Nothing of a Lab works after.
+func Down(ctx context.Context) error { return newTransport().down(ctx) }
 
 func newTransport() transport {
 	if os.Getenv("WHERRY_LAB") == "vagrant" {

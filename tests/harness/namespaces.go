@@ -21,6 +21,11 @@ func (n namespaces) up(ctx context.Context) error {
 	return err
 }
 
+func (n namespaces) down(ctx context.Context) error {
+	_, err := run(n.lab(ctx, "down"), nil)
+	return err
+}
+
 func (n namespaces) command(ctx context.Context, host string, args ...string) *exec.Cmd {
 	return n.lab(ctx, append([]string{"exec", host}, args...)...)
 }

@@ -69,6 +69,10 @@ func (v vagrant) script(verb string, args []string) (string, error) {
 	}
 }
 
+func (v vagrant) down(context.Context) error {
+	return fmt.Errorf("taking the hosts of Vagrant down: %w", errors.ErrUnsupported)
+}
+
 func (v vagrant) log(ctx context.Context, host string) (string, error) {
 	return run(v.command(ctx, host, "journalctl", "--unit", "wherry", "--boot", "--output", "cat", "--no-pager"), nil)
 }

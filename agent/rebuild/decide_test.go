@@ -2,12 +2,14 @@ package rebuild_test
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-kvm/wherry/agent/rebuild"
 	"github.com/wherry-kvm/wherry/http/api"
@@ -212,6 +214,18 @@ func TestDecideRefuses(t *testing.T) {
 		{"smaller than the template", api.RebuildRequest{Source: from("one").Source, DiskSize: 7 * mib}, func(f *rebuild.Facts) { f.Template.Info.VirtualSize = 8 * mib }, []string{"disk-too-small:8388608"}},
 		{"smaller than it was", api.RebuildRequest{Source: from("one").Source, DiskSize: 5 * mib}, nil, []string{"disk-too-small:6291456"}},
 		{"smaller than both", api.RebuildRequest{Source: from("one").Source, DiskSize: mib}, nil, []string{"disk-too-small:4194304", "disk-too-small:6291456"}},
+		{"larger than its tables reach", api.RebuildRequest{Source: original().Source, DiskSize: 8<<50 + 512}, func(f *rebuild.Facts) {
+			f.Root.Chain[0].ExtendedL2 = false
+		}, []string{"disk-too-large:131072 bytes has at most 9007199254740992"}},
+		{"larger than extended tables reach", api.RebuildRequest{Source: original().Source, DiskSize: 4<<50 + 512}, nil, []string{"disk-too-large:131072 bytes has at most 4503599627370496"}},
+		{"larger than any file here", api.RebuildRequest{Source: original().Source, DiskSize: 1 << 60}, func(f *rebuild.Facts) {
+			f.Parsed.Disks[0].Format, f.Root.FileErr = "raw", &os.PathError{Op: "make a file in", Path: "/p", Err: unix.EFBIG}
+			f.Root.Chain = volume.Chain{{Path: "/p/vm.qcow2", Format: "raw", VirtualSize: 6 * mib}}
+		}, []string{"disk-too-large:/p: file too large"}},
+		{"a pool that takes no files", original(), func(f *rebuild.Facts) {
+			f.Root.FileErr = &os.PathError{Op: "write to", Path: "/p", Err: unix.EROFS}
+		}, []string{"pool-not-writable:write to /p: read-only file system"}},
+		{"no space for the tables of a huge disk", api.RebuildRequest{Source: original().Source, DiskSize: 4 << 50}, func(f *rebuild.Facts) { f.Root.Free = 33*mib - 1 }, []string{"no-space:34603008"}},
 		{"empty, of a size that nobody knows", empty(), func(f *rebuild.Facts) { f.Template, f.Root.Chain = rebuild.Template{}, nil }, []string{"size-unknown:"}},
 		{"no space for an image", original(), func(f *rebuild.Facts) { f.Root.Free = mib - 1 }, []string{"no-space:1048575"}},
 		{"no space for a copy", original(), func(f *rebuild.Facts) { f.Root.Free, f.Root.Chain = 4*mib-1, nil }, []string{"no-space:4194304"}},

@@ -35,6 +35,7 @@ type Root struct {
 	Link     bool   // the path is a symbolic link
 	Free     int64  // bytes that its file system has left for us
 	FreeErr  error  // Free is not known
+	FileErr  error  // why no file of the new disk's can be made beside it
 	Ref      string // the template that the volume is recorded to stand on
 	Base     string // the template that its chain leads to
 }
@@ -85,7 +86,7 @@ func (s *Service) gather(ctx context.Context, ref api.Ref, r api.RebuildRequest)
 	}
 	f.Pools = host.Pools
 	if x, err := RootOf(f.Parsed); err == nil {
-		f.Root = s.root(x, f.Pools)
+		f.Root = s.root(x, f.Pools, r)
 		f.Template = s.template(ctx, wanted(r.Source, f, x))
 	}
 	return f, nil
@@ -100,7 +101,7 @@ func (s *Service) find(ctx context.Context, ref api.Ref) (hypervisor.Domain, err
 	return d, inspect.Belongs(s.Records, ref, d.UUID)
 }
 
-func (s *Service) root(x domainxml.Disk, pools []api.Pool) Root {
+func (s *Service) root(x domainxml.Disk, pools []api.Pool, r api.RebuildRequest) Root {
 	var out Root
 	if x.Type != "file" || !filepath.IsAbs(x.Source) {
 		return out
@@ -118,6 +119,13 @@ func (s *Service) root(x domainxml.Disk, pools []api.Pool) Root {
 		out.Link = info.Mode()&os.ModeSymlink != 0
 	}
 	out.Free, out.FreeErr = s.Free(filepath.Dir(x.Source))
+	if poolOf(x.Source, pools) != "" {
+		size := int64(0)
+		if formatOf(x) == volume.FormatRaw && r.Source.Type != api.SourceEmpty {
+			size = r.DiskSize // a raw disk is a file of its size
+		}
+		out.FileErr = s.Room(filepath.Dir(x.Source), size)
+	}
 	if id, ok := s.Templates.RefOf(x.Source); ok {
 		out.Ref = id
 	}

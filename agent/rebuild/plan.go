@@ -1,10 +1,13 @@
 package rebuild
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
@@ -24,14 +27,16 @@ const (
 	OriginalUnknown  = "original-unknown"
 	TemplateNotReady = "template-not-ready"
 	DiskTooSmall     = "disk-too-small"
+	DiskTooLarge     = "disk-too-large"
 	SizeUnknown      = "size-unknown"
 	NoSpace          = "no-space"
+	PoolNotWritable  = "pool-not-writable"
 )
 
 const (
 	sector = 512
 	// emptyImage is what a qcow2 image takes that holds nothing, at most: its
-	// header, tables of references, and an L1 table.
+	// header and tables of references. Its L1 table comes on top.
 	emptyImage = 1 << 20
 )
 
@@ -229,6 +234,10 @@ func (p *Plan) size(f Facts, r api.RebuildRequest) (out []api.Reason) {
 	// What QEMU shows to a guest is whole sectors.
 	size = (size + sector - 1) / sector * sector
 	p.New.Size, p.Spec.VirtualSize = size, size
+	if most := largest(p.Spec); size > most {
+		out = append(out, api.Reason{Code: DiskTooLarge, Detail: fmt.Sprintf("the disk would have %d bytes, and a qcow2 image with clusters of %d bytes has at most %d",
+			size, clusterSize(p.Spec), most)})
+	}
 	if r.DiskSize > 0 {
 		for _, limit := range []struct {
 			size int64
@@ -249,7 +258,13 @@ func (p *Plan) size(f Facts, r api.RebuildRequest) (out []api.Reason) {
 // is a lower bound: more is needed as the guest writes, and where the template
 // is compressed.
 func (p *Plan) space(f Facts) []api.Reason {
-	p.Bytes = emptyImage
+	if errors.Is(f.Root.FileErr, unix.EFBIG) {
+		return []api.Reason{{Code: DiskTooLarge, Detail: fmt.Sprintf("the file system of pool %q has no files of %d bytes: %v", p.Old.Pool, p.New.Size, f.Root.FileErr)}}
+	}
+	if f.Root.FileErr != nil {
+		return []api.Reason{{Code: PoolNotWritable, Detail: fmt.Sprintf("no file can be made in pool %q, where the new disk is made beside the old one: %v", p.Old.Pool, f.Root.FileErr)}}
+	}
+	p.Bytes = emptyImage + table(p.Spec)
 	if p.New.Clone == api.ModeFull && p.Base != "" {
 		p.Bytes += f.Template.Allocated
 	}

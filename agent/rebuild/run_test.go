@@ -133,7 +133,7 @@ func TestAFetchedTemplateThatDoesNotFit(t *testing.T) {
 
 func TestRefusedAtOnce(t *testing.T) {
 	h := newHost(t, running)
-	h.domain.Snapshots, h.free = 2, 0
+	h.domain.Snapshots, h.room = 2, unix.EROFS
 	a := h.agent()
 	defer a.close()
 	for range 2 {
@@ -143,7 +143,7 @@ func TestRefusedAtOnce(t *testing.T) {
 		for _, r := range p.Reasons {
 			codes = append(codes, r.Code)
 		}
-		if p.Status != 412 || !slices.Equal(codes, []string{"running", "snapshots-present", "no-space"}) || !strings.Contains(p.Detail, "before-upgrade") {
+		if p.Status != 412 || !slices.Equal(codes, []string{"running", "snapshots-present", "pool-not-writable"}) || !strings.Contains(p.Detail, "before-upgrade") {
 			t.Errorf("%+v", p)
 		}
 	}

@@ -2,11 +2,8 @@ package rebuild
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/wherry-kvm/wherry/agent/operation"
 	"github.com/wherry-kvm/wherry/agent/record"
@@ -90,7 +87,7 @@ type Host interface {
 	Host(ctx context.Context) (api.Host, error)
 }
 
-// Options are the service's collaborators. Keeper and Free have defaults.
+// Options are the service's collaborators. Keeper, Free and Room have defaults.
 type Options struct {
 	Hypervisor Hypervisor
 	Definer    Definer
@@ -108,6 +105,9 @@ type Options struct {
 	Now        func() time.Time
 	// Free gives the bytes that are left for us where a folder lies.
 	Free func(folder string) (int64, error)
+	// Room says why no file of so many bytes can be made in a folder, which it
+	// leaves as it is.
+	Room func(folder string, size int64) error
 }
 
 // Service rebuilds instances.
@@ -121,17 +121,12 @@ func New(o Options) *Service {
 	if o.Free == nil {
 		o.Free = free
 	}
+	if o.Room == nil {
+		o.Room = room
+	}
 	s := &Service{Options: o}
 	o.Operations.Recover(Kind, s.recover)
 	return s
-}
-
-func free(folder string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(folder, &st); err != nil {
-		return 0, fmt.Errorf("space of %s: %w", folder, err)
-	}
-	return int64(st.Bavail) * st.Bsize, nil
 }
 
 // Plan says what a rebuild would do, and does nothing. It returns "busy" while

@@ -64,6 +64,7 @@ type host struct {
 	ready   map[string]template
 	known   map[string]api.Template
 	free    int64
+	room    error // why the pool takes no file
 }
 
 // template is one that is ready, and its copy.
@@ -262,7 +263,8 @@ func (h *host) agent(more ...func(*agent)) *agent {
 		IsCopy: func(path string) bool { return strings.HasPrefix(filepath.Base(path), "wherry-") }}
 	a.Service = rebuild.New(rebuild.Options{Hypervisor: libvirt{a}, Definer: libvirt{a}, Power: power{a}, Templates: registry{a}, Bases: registry{a},
 		Chains: reader, Digester: registry{a}, Host: a, Volumes: files{a, rebuild.Files{Runner: h.disks}}, Records: records, Keeper: keeper{a},
-		Operations: a.engine, Log: slog.New(slog.DiscardHandler), Now: a.now, Free: func(string) (int64, error) { return h.free, nil }})
+		Operations: a.engine, Log: slog.New(slog.DiscardHandler), Now: a.now, Free: func(string) (int64, error) { return h.free, nil },
+		Room: func(string, int64) error { return h.room }})
 	return a
 }
 

@@ -245,6 +245,27 @@ func TestLeftFilesGo(t *testing.T) {
 	}
 }
 
+// So do those of instances to which nothing is owed any more: the agent was
+// lost in the middle of a write, and what it was to write is written since.
+func TestResumeTidiesUp(t *testing.T) {
+	h := newHost(t)
+	h.has(t, "vm", "running")
+	must(t, os.MkdirAll(filepath.Join(h.Dir, "blue"), 0o700))
+	for path, age := range map[string]time.Duration{
+		filepath.Join(string(h.Records), "blue", ".vm.yaml123"): time.Hour, filepath.Join(h.Dir, "blue", ".gone.json4"): time.Hour,
+		filepath.Join(string(h.Records), "blue", ".vm.yaml5"): time.Second,
+	} {
+		must(t, os.WriteFile(path, []byte("secret"), 0o600))
+		must(t, os.Chtimes(path, now.Add(-age), now.Add(-age)))
+	}
+	must(t, h.Resume(t.Context(), nil))
+	left, err := filepath.Glob(filepath.Join(h.state, "*", "blue", ".*"))
+	must(t, err)
+	if want := []string{filepath.Join(string(h.Records), "blue", ".vm.yaml5")}; !slices.Equal(left, want) {
+		t.Errorf("left %q; want %q", left, want)
+	}
+}
+
 // An operation on the instance does what is owed itself.
 func TestResumeLeavesOperationsAlone(t *testing.T) {
 	h := newHost(t)

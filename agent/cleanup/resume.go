@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/durable"
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
@@ -21,10 +22,12 @@ type Lock func(ctx context.Context, ref api.Ref, who string) (unlock func(), err
 
 // Resume does what earlier runs of the agent, or earlier tries, have left. One
 // that runs is not owed anything: the stop did not happen, or it was started
-// since. It returns every failure, joined; those notes stay.
+// since. It returns every failure, joined; those notes stay. What interrupted
+// writes of notes and records have left goes too, whosever it is.
 func (c Cleaner) Resume(ctx context.Context, lock Lock) error {
 	notes, err := c.Pending()
-	errs := []error{err}
+	before := c.Now().Add(-youngest)
+	errs := []error{err, durable.TidyBelow(c.Dir, suffix, before), c.Records.TidyAll(before)}
 	for _, n := range notes {
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, context.Cause(ctx))...)

@@ -46,7 +46,29 @@ func Remove(path string) error {
 // Tidy removes what interrupted writes of the file have left beside it. What
 // is younger than the given time may be a write that is under way, and stays.
 func Tidy(path string, before time.Time) error {
-	folder := filepath.Dir(path)
+	return tidy(filepath.Dir(path), before, func(name string) bool { return isLeft(name, filepath.Base(path)) })
+}
+
+// TidyBelow is Tidy for every file in a folder of that folder whose name has
+// that end, be the file itself there or not.
+func TidyBelow(root, suffix string, before time.Time) error {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		if e.IsDir() {
+			errs = append(errs, tidy(filepath.Join(root, e.Name()), before, func(name string) bool {
+				base := strings.TrimPrefix(strings.TrimRight(name, "0123456789"), ".")
+				return len(base) > len(suffix) && strings.HasSuffix(base, suffix) && isLeft(name, base)
+			}))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func tidy(folder string, before time.Time, left func(name string) bool) error {
 	entries, err := os.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -56,13 +78,17 @@ func Tidy(path string, before time.Time) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if !isLeft(e.Name(), filepath.Base(path)) {
+		if !left(e.Name()) {
 			continue
 		}
 		info, err := e.Info()
-		if err == nil && info.Mode().IsRegular() && info.ModTime().Before(before) {
-			errs = append(errs, Remove(filepath.Join(folder, e.Name())))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the write has come to its end
 		}
+		if err == nil && info.Mode().IsRegular() && info.ModTime().Before(before) {
+			err = Remove(filepath.Join(folder, e.Name()))
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

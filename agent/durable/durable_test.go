@@ -93,3 +93,25 @@ func TestTidy(t *testing.T) {
 	}
 	must(t, durable.Tidy(filepath.Join(folder, "none", "vm.yaml"), now))
 }
+
+// TidyBelow takes what writes of any such file have left, one folder deep.
+func TestTidyBelow(t *testing.T) {
+	root := t.TempDir()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, age := range map[string]time.Duration{
+		"a/.vm.yaml123": time.Hour, "b/.vm2.yaml4": time.Hour, "a/vm.yaml": time.Hour, "a/.vm.yaml9": time.Second,
+		"a/.vm.json123": time.Hour, "a/.yaml7": time.Hour, ".vm.yaml5": time.Hour, "a/b/.vm.yaml6": time.Hour,
+	} {
+		path := filepath.Join(root, name)
+		must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		must(t, os.WriteFile(path, nil, 0o600))
+		must(t, os.Chtimes(path, now.Add(-age), now.Add(-age)))
+	}
+	must(t, durable.TidyBelow(root, ".yaml", now.Add(-time.Minute)))
+	got := slices.Concat(names(t, root), names(t, filepath.Join(root, "a")), names(t, filepath.Join(root, "b")))
+	want := []string{".vm.yaml5", "a", "b", ".vm.json123", ".vm.yaml9", ".yaml7", "b", "vm.yaml"}
+	if !slices.Equal(got, want) {
+		t.Errorf("files %q; want %q", got, want)
+	}
+	must(t, durable.TidyBelow(filepath.Join(root, "none"), ".yaml", now))
+}

@@ -108,6 +108,14 @@ func (d Dir) Tidy(ref api.Ref, before time.Time) error {
 	return nil
 }
 
+// TidyAll is Tidy for every instance, those included that are no more.
+func (d Dir) TidyAll(before time.Time) error {
+	if err := durable.TidyBelow(string(d), ".yaml", before); err != nil {
+		return fmt.Errorf("tidying up the records: %w", err)
+	}
+	return nil
+}
+
 // List gives every record that can be read, and the errors of those that
 // cannot, joined: one damaged file hides no other.
 func (d Dir) List() ([]api.Record, error) {

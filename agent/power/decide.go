@@ -48,7 +48,7 @@ func decide(s situation, o Options) decision {
 // libvirt that is down must not keep its storage from being released.
 func whenGone(s situation) decision {
 	patience := agree
-	if s.unheard() {
+	if s.unheard {
 		patience = agreeUnheard
 	}
 	left := patience - s.now.Sub(s.endSince)
@@ -117,6 +117,10 @@ func whenRunning(s situation, o Options) decision {
 		}
 		return decision{act: actWake, why: "the guest has suspended itself, and cannot be asked so"}
 	case hypervisor.Shutdown:
+		if _, told := s.tried[actEnd]; s.own && s.process == alive && !told {
+			// QEMU is started to wait for libvirt then, which is not there.
+			return decision{act: actEnd, why: "the guest has powered off, and libvirt is not there to end its process"}
+		}
 		return waiting(left, "the guest has powered off, and its process is ending")
 	}
 	return ask(s, o, left)

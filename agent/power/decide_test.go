@@ -53,10 +53,14 @@ func processIs(p liveness, ago time.Duration) func(*situation) {
 	}
 }
 
-func unheard(s *situation)  { s.domain, s.first = hypervisor.Domain{ID: -1}, hypervisor.Domain{ID: -1} }
+func own(s *situation)      { silent(s); s.own = true }
 func silent(s *situation)   { s.silent = s.now.Add(-time.Second) }
 func incoming(s *situation) { s.domain.Incoming, s.domain.State = true, hypervisor.Paused }
 func vanished(s *situation) { s.absent, s.offSince = true, s.now }
+
+func unheard(s *situation) {
+	s.domain, s.first, s.unheard = hypervisor.Domain{ID: -1}, hypervisor.Domain{ID: -1}, true
+}
 
 func off(ago time.Duration) func(*situation) {
 	return func(s *situation) { is(hypervisor.Shutoff)(s); s.offSince = s.now.Add(-ago) }
@@ -88,6 +92,11 @@ func TestDecide(t *testing.T) {
 		{name: "powered off, its process ending", s: at(0, is(hypervisor.Shutdown)), want: actWait, wait: DefaultTimeout},
 		{name: "powered off, its process does not end", s: at(late, is(hypervisor.Shutdown)), want: actFail, code: "timeout"},
 		{name: "powered off, its process does not end, forced after", s: at(late, is(hypervisor.Shutdown)), o: after, want: actQuit},
+		{name: "powered off by its own word", s: at(0, own, is(hypervisor.Shutdown)), want: actEnd},
+		{name: "powered off by its own word, libvirt never heard", s: at(0, own, unheard, is(hypervisor.Shutdown)), want: actEnd},
+		{name: "powered off by the word of a libvirt that is away", s: at(0, silent, is(hypervisor.Shutdown)), want: actWait, wait: DefaultTimeout},
+		{name: "powered off, its process told to end", s: at(0, own, is(hypervisor.Shutdown), did(actEnd, 0)), want: actWait, wait: DefaultTimeout},
+		{name: "powered off, its process told to end in vain, forced after", s: at(late, own, is(hypervisor.Shutdown), did(actEnd, 0)), o: after, want: actTerm},
 		{name: "off for libvirt, the process lives yet", s: at(0, off(time.Second)), want: actWait, wait: settle - time.Second},
 		{name: "off for libvirt, the process lives on", s: at(0, off(settle)), want: actFail, code: "conflict"},
 		{name: "off for libvirt, the process lives on, forced", s: at(0, off(settle)), o: force, want: actTerm},

@@ -51,7 +51,10 @@ type Ladder struct {
 	// Find gives the process that the domain is, pinned and proven to be its
 	// own; nil without an error where there is none.
 	Find func(name, uuid string) (Process, error)
-	Log  *slog.Logger
+	// Status asks QEMU itself for its run state (QMP query-status) while libvirt
+	// does not answer; nil = it is not asked.
+	Status func(ctx context.Context, name, uuid string) (string, error)
+	Log    *slog.Logger
 }
 
 // Result says how an instance came to be down, or what was tried in vain.
@@ -61,6 +64,7 @@ type Result = api.StopResult
 const (
 	lookTimeout    = 5 * time.Second
 	askTimeout     = 3 * time.Second
+	statusTimeout  = 2 * time.Second
 	destroyTimeout = 40 * time.Second // libvirt itself waits for SIGTERM and SIGKILL
 	lookEvery      = time.Second      // without having been told: an event may be lost
 )
@@ -81,7 +85,7 @@ func (l Ladder) Down(ctx context.Context, name, uuid string, o Options) (Result,
 	defer cancel(nil)
 	// Before the first look, so that no change falls in between.
 	c.events = l.Libvirt.Subscribe(ctx)
-	c.s = situation{began: time.Now(), tried: map[act]try{}, domain: hypervisor.Domain{ID: -1}, first: hypervisor.Domain{ID: -1}}
+	c.s = situation{began: time.Now(), tried: map[act]try{}, domain: hypervisor.Domain{ID: -1}, first: hypervisor.Domain{ID: -1}, unheard: true}
 	for ctx.Err() == nil {
 		c.look(ctx)
 		d := decide(c.s, o)
@@ -107,7 +111,6 @@ type climb struct {
 	process    Process
 	events     <-chan hypervisor.Event
 	s          situation
-	known      bool // libvirt has answered once
 	blind      error
 }
 
@@ -120,12 +123,16 @@ func (c *climb) close() {
 
 // look brings the situation up to date.
 func (c *climb) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
 	// The process first: pinned before libvirt is asked, it cannot be one that
 	// was started after libvirt's answer.
 	c.find()
-	d, err := c.Libvirt.Domain(ctx, c.name)
+	once, cancel := context.WithTimeout(ctx, lookTimeout)
+	d, err := c.Libvirt.Domain(once, c.name)
+	cancel()
+	own, told := "", false
+	if err != nil && !errors.Is(err, hypervisor.ErrNoDomain) {
+		own, told = c.ask(ctx)
+	}
 	now := time.Now()
 	c.s.now = now
 	gone := errors.Is(err, hypervisor.ErrNoDomain) || err == nil && d.UUID != c.uuid
@@ -137,15 +144,34 @@ func (c *climb) look(ctx context.Context) {
 			c.s.silent = now
 			c.Log.Warn("libvirt does not answer", "error", err)
 		}
+		if c.s.own = told; told {
+			ownWord(own, &c.s.domain)
+		}
 	default:
 		c.s.domain, c.s.absent, c.s.silent = d, false, time.Time{}
-		if !c.known {
+		if c.s.unheard {
 			c.s.first = d
 		}
 	}
-	c.known = c.known || gone || err == nil
-	c.s.offSince = since(c.known && c.s.off(), c.s.offSince, now)
+	if gone || err == nil {
+		c.s.unheard, c.s.own = false, false
+	}
+	c.s.offSince = since(!c.s.unheard && c.s.off(), c.s.offSince, now)
 	c.seeProcess(now)
+}
+
+// ask has QEMU itself tell its state, where there is one to be asked.
+func (c *climb) ask(ctx context.Context) (state string, ok bool) {
+	if c.Status == nil || c.process == nil || c.s.absent {
+		return "", false
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	state, err := c.Status(ctx, c.name, c.uuid)
+	if err != nil {
+		c.Log.Debug("QEMU does not tell its state", "error", err)
+	}
+	return state, err == nil
 }
 
 func since(is bool, before, now time.Time) time.Time {
@@ -287,7 +313,7 @@ func (c *climb) do(ctx context.Context, a act) error {
 		return c.session.Quit(ctx)
 	case actDestroy:
 		return c.session.Destroy(ctx)
-	case actTerm:
+	case actTerm, actEnd:
 		return c.process.Signal(syscall.SIGTERM)
 	case actKill:
 		return c.process.Signal(syscall.SIGKILL)

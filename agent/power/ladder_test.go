@@ -103,6 +103,26 @@ func TestDown(t *testing.T) {
 		}, rung: api.RungACPI, acts: []string{"ping@0s", "acpi@0s"}, took: 9 * time.Second},
 		{name: "libvirt is away for good", make: func(w *world) { w.away = true }, o: Options{Timeout: 3 * time.Second, ForceAfter: true},
 			rung: api.RungTerm, acts: []string{"ping@0s", "acpi@0s", "sigterm@3s"}, took: 3*time.Second + agreeUnheard},
+		{name: "libvirt is away for good, and the guest powers off", make: func(w *world) {
+			w.away, w.own = true, "running"
+			w.press = func(w *world, _ int) { w.after(1500*time.Millisecond, func() { w.own = "shutdown" }) }
+		}, rung: api.RungACPI, acts: []string{"ping@0s", "acpi@0s", "sigterm@2s"}, took: 2*time.Second + agreeUnheard},
+		{name: "libvirt is away for good, and the guest sleeps", make: func(w *world) {
+			w.away, w.own = true, "suspended"
+			w.wake = func(w *world) { w.after(time.Second, func() { w.own = "running" }) }
+			w.press = func(w *world, _ int) { obeys(time.Second)(w) }
+		}, rung: api.RungACPI, acts: []string{"wake@0s", "ping@1s", "acpi@1s"}, took: 2*time.Second + agreeUnheard},
+		{name: "libvirt is away for good, and the guest is paused", make: func(w *world) {
+			w.away, w.own = true, "paused"
+			w.resume = func(w *world) { w.own = "running" }
+			w.press = func(w *world, _ int) { obeys(time.Second)(w) }
+		}, rung: api.RungACPI, acts: []string{"resume@0s", "ping@0s", "acpi@0s"}, took: time.Second + agreeUnheard},
+		{name: "libvirt is away for good, and the guest has crashed", make: func(w *world) { w.away, w.own = true, "guest-panicked" },
+			rung: api.RungTerm, acts: []string{"sigterm@0s"}, took: agreeUnheard},
+		{name: "libvirt is away for good, and the guest is arriving", make: func(w *world) { w.away, w.own = true, "inmigrate" },
+			o: Options{ForceAfter: true}, code: "conflict"},
+		{name: "libvirt is away for good, and nobody knows why the guest is paused", make: func(w *world) { w.away, w.own = true, "something-new" },
+			o: Options{ForceAfter: true}, rung: api.RungTerm, acts: []string{"sigterm@0s"}, took: agreeUnheard},
 		{name: "moves to another host", make: func(w *world) {
 			w.after(time.Second, func() { w.end("migrated") })
 		}, code: "conflict", acts: []string{"ping@0s", "acpi@0s"}, took: time.Second},

@@ -62,6 +62,7 @@ const (
 	actTerm    act = api.RungTerm
 	actKill    act = api.RungKill
 	actDestroy act = api.RungDestroy
+	actEnd     act = "end" // a process whose guest has powered off: nothing is lost
 	actDone    act = "done"
 	actFail    act = "fail"
 )
@@ -91,11 +92,14 @@ type situation struct {
 	now, began time.Time
 
 	// domain is what libvirt said last; absent, that it has none such. Both are
-	// kept while it does not answer, since silent.
-	domain hypervisor.Domain
-	absent bool
-	silent time.Time // zero = it answers
-	first  hypervisor.Domain
+	// kept while it does not answer, since silent; but where QEMU answers for
+	// itself then, the domain's state is its own word.
+	domain  hypervisor.Domain
+	absent  bool
+	silent  time.Time // zero = it answers
+	unheard bool      // libvirt has not answered since the stop began
+	own     bool
+	first   hypervisor.Domain
 
 	process  liveness
 	offSince time.Time // libvirt says that it does not run; zero = it does not say so
@@ -106,9 +110,6 @@ type situation struct {
 
 // off: libvirt says that there is nothing running.
 func (s situation) off() bool { return s.absent || !s.domain.Active() }
-
-// unheard: libvirt has not answered since the stop began.
-func (s situation) unheard() bool { return !s.absent && s.domain.State == "" }
 
 // restarted: what runs is not what ran when the stop began.
 func (s situation) restarted() bool {

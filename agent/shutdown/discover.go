@@ -8,10 +8,8 @@ import (
 	"github.com/wherry-kvm/wherry/hypervisor"
 )
 
-const (
-	listTimeout = 5 * time.Second
-	listEvery   = 200 * time.Millisecond
-)
+// listEvery is how often libvirt is asked again.
+const listEvery = 200 * time.Millisecond
 
 // discover gives every instance that runs here: by libvirt where that answers
 // in time, else by the processes of this host. Records add what they know; one
@@ -19,8 +17,11 @@ const (
 func (s *run) discover(ctx context.Context) []Instance {
 	records := s.records()
 	patience := min(libvirtPatience, time.Until(s.deadline)/3)
+	if s.deaf {
+		patience = listEvery // it was waited for once
+	}
 	domains, err := s.domains(ctx, patience)
-	if err == nil {
+	if s.deaf = err != nil; !s.deaf {
 		var out []Instance
 		for _, d := range domains {
 			if d.Active() {
@@ -43,21 +44,23 @@ func (s *run) discover(ctx context.Context) []Instance {
 
 // domains asks until there is an answer, or patience ends.
 func (s *run) domains(ctx context.Context, patience time.Duration) ([]hypervisor.Domain, error) {
-	ctx, cancel := context.WithTimeout(ctx, max(patience, listTimeout))
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(listEvery)
 	defer tick.Stop()
+	var why error
 	for {
-		once, end := context.WithTimeout(ctx, listTimeout)
-		domains, err := s.Libvirt.Domains(once)
-		end()
+		domains, err := s.Libvirt.Domains(ctx)
 		if err == nil {
 			return domains, nil
+		}
+		if why == nil || ctx.Err() == nil {
+			why = err // rather than that patience ended
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil, err
+			return nil, why
 		}
 	}
 }

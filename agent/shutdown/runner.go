@@ -72,7 +72,7 @@ type Runner struct {
 const (
 	// libvirtPatience is how long libvirt is waited for at first, a third of the
 	// whole at most: processes can be found without it, but not asked as well.
-	libvirtPatience = 15 * time.Second
+	libvirtPatience = 10 * time.Second
 	// again is how often the list is looked at anew at the end: something may
 	// have been started or have arrived meanwhile.
 	again = 3
@@ -114,6 +114,7 @@ func (r *Runner) Run(ctx context.Context, timeout time.Duration) api.ShutdownRes
 type run struct {
 	*Runner
 	deadline time.Time
+	deaf     bool // libvirt did not answer when it was asked for its domains
 
 	mu     sync.Mutex
 	ended  bool // what comes late is told to nobody

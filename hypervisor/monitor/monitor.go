@@ -35,52 +35,88 @@ type Host struct {
 // Press presses the power button (system_powerdown of the QEMU Machine
 // Protocol), and does not wait for what comes of it.
 func (h Host) Press(ctx context.Context, name, uuid string) error {
-	const command = "system_powerdown"
+	_, err := h.ask(ctx, name, uuid, "system_powerdown")
+	return err
+}
+
+// Resume lets the domain's CPUs run (cont).
+func (h Host) Resume(ctx context.Context, name, uuid string) error {
+	_, err := h.ask(ctx, name, uuid, "cont")
+	return err
+}
+
+// Wakeup wakes a guest that was suspended to memory by itself (system_wakeup).
+func (h Host) Wakeup(ctx context.Context, name, uuid string) error {
+	_, err := h.ask(ctx, name, uuid, "system_wakeup")
+	return err
+}
+
+// Status gives QEMU's own word for the state of the domain, a RunState of its
+// protocol (query-status).
+func (h Host) Status(ctx context.Context, name, uuid string) (string, error) {
+	reply, err := h.ask(ctx, name, uuid, "query-status")
+	if err != nil {
+		return "", err
+	}
+	var status struct {
+		Status string `json:"status"`
+	}
+	if err := json.Unmarshal(reply, &status); err != nil || status.Status == "" {
+		return "", fmt.Errorf("monitor of %q: query-status: %q tells no state: %w", name, reply, cmp.Or(err, errNoState))
+	}
+	return status.Status, nil
+}
+
+var errNoState = errors.New("it is not there")
+
+// ask says one command to the domain's QEMU, and gives what it returned.
+func (h Host) ask(ctx context.Context, name, uuid, command string) (json.RawMessage, error) {
 	path, err := h.socket(name, uuid)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
-		return fmt.Errorf("monitor of %q: %w", name, err)
+		return nil, fmt.Errorf("monitor of %q: %w", name, err)
 	}
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	if err := talk(conn, command); err != nil {
+	reply, err := talk(conn, command)
+	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return fmt.Errorf("monitor of %q: %s: %w", name, command, err)
+		return nil, fmt.Errorf("monitor of %q: %s: %w", name, command, err)
 	}
-	return nil
+	return reply, nil
 }
 
 // talk does what the protocol's specification (QEMU, interop/qmp-spec) asks of
 // a client: read the greeting, negotiate, and then one command.
-func talk(conn io.ReadWriter, command string) error {
+func talk(conn io.ReadWriter, command string) (reply json.RawMessage, err error) {
 	replies := json.NewDecoder(bufio.NewReader(io.LimitReader(conn, maxReply)))
 	var greeting struct {
 		QMP *struct{} `json:"QMP"`
 	}
 	if err := replies.Decode(&greeting); err != nil {
-		return fmt.Errorf("no greeting: %w", err)
+		return nil, fmt.Errorf("no greeting: %w", err)
 	}
 	if greeting.QMP == nil {
-		return errors.New("what answers is no monitor")
+		return nil, errors.New("what answers is no monitor")
 	}
 	for _, c := range []string{"qmp_capabilities", command} {
 		if _, err := fmt.Fprintf(conn, `{"execute":%q}`+"\n", c); err != nil {
-			return err
+			return nil, err
 		}
-		if err := answer(replies); err != nil {
-			return err
+		if reply, err = answer(replies); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return reply, nil
 }
 
 // answer reads up to the reply of a command; events may come before it.
-func answer(replies *json.Decoder) error {
+func answer(replies *json.Decoder) (json.RawMessage, error) {
 	for {
 		var reply struct {
 			Return json.RawMessage `json:"return"`
@@ -90,13 +126,13 @@ func answer(replies *json.Decoder) error {
 			} `json:"error"`
 		}
 		if err := replies.Decode(&reply); err != nil {
-			return err
+			return nil, err
 		}
 		switch {
 		case reply.Error != nil:
-			return fmt.Errorf("%s: %s", reply.Error.Class, reply.Error.Desc)
+			return nil, fmt.Errorf("%s: %s", reply.Error.Class, reply.Error.Desc)
 		case reply.Return != nil:
-			return nil
+			return reply.Return, nil
 		}
 	}
 }

@@ -58,14 +58,39 @@ func qemu(t *testing.T, script ...string) (monitor.Host, <-chan string) {
 
 const greeting = `{"QMP": {"version": {}, "capabilities": []}}`
 
-func TestPress(t *testing.T) {
-	h, asked := qemu(t, greeting, "", `{"return": {}}`, "", `{"event": "POWERDOWN"}`, `{"return": {}}`)
-	if err := h.Press(t.Context(), "vm", uuid); err != nil {
-		t.Error(err)
+func TestCommands(t *testing.T) {
+	for command, ask := range map[string]func(monitor.Host) error{
+		"system_powerdown": func(h monitor.Host) error { return h.Press(t.Context(), "vm", uuid) },
+		"cont":             func(h monitor.Host) error { return h.Resume(t.Context(), "vm", uuid) },
+		"system_wakeup":    func(h monitor.Host) error { return h.Wakeup(t.Context(), "vm", uuid) },
+		"query-status": func(h monitor.Host) error {
+			status, err := h.Status(t.Context(), "vm", uuid)
+			if err == nil && status != "shutdown" {
+				err = fmt.Errorf("status %q", status)
+			}
+			return err
+		},
+	} {
+		t.Run(command, func(t *testing.T) {
+			h, asked := qemu(t, greeting, "", `{"return": {}}`, "", `{"event": "POWERDOWN"}`, `{"return": {"running": false, "status": "shutdown"}}`)
+			if err := ask(h); err != nil {
+				t.Error(err)
+			}
+			for _, want := range []string{`{"execute":"qmp_capabilities"}`, fmt.Sprintf(`{"execute":%q}`, command)} {
+				if got := <-asked; got != want {
+					t.Errorf("asked %s; want %s", got, want)
+				}
+			}
+		})
 	}
-	for _, want := range []string{`{"execute":"qmp_capabilities"}`, `{"execute":"system_powerdown"}`} {
-		if got := <-asked; got != want {
-			t.Errorf("asked %s; want %s", got, want)
+}
+
+// An answer without a state is none.
+func TestNoStatus(t *testing.T) {
+	for _, reply := range []string{`{}`, `[]`, `{"status": 1}`} {
+		h, _ := qemu(t, greeting, "", `{"return": {}}`, "", `{"return": `+reply+`}`)
+		if status, err := h.Status(t.Context(), "vm", uuid); err == nil || status != "" {
+			t.Errorf("%s: status %q, error %v", reply, status, err)
 		}
 	}
 }

@@ -151,6 +151,10 @@ func TestShutdownOffline(t *testing.T) {
 			d.must(d.on.Agent(d.ctx, "kill"))
 			d.soon(1500*time.Millisecond, func(ctx context.Context) error { return d.on.Libvirtd(ctx, "restart") })
 		}},
+		{name: "libvirtd down, agent dead", by: "command", breaks: func(d *downfall) {
+			d.must(d.on.Agent(d.ctx, "kill"))
+			d.must(d.on.Libvirtd(d.ctx, "kill"))
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := begin(t)

@@ -39,7 +39,27 @@ func (w *world) falls() *downfall {
 func (d *downfall) up(ctx context.Context) error {
 	_, resumed := d.on.Exec(ctx, "sh", "-c", "kill -CONT $(cat /run/lab-agent.pid) 2>/dev/null; "+upAgainScript+`
 if [ -e /run/store-is-corrupt ]; then rm -f /run/store-is-corrupt /var/lib/wherry/wherry.db; fi`)
-	return errors.Join(resumed, d.on.Link(ctx, true), d.on.Libvirtd(ctx, "start"), d.on.Agent(ctx, "restart"))
+	return errors.Join(resumed, d.on.Link(ctx, true), d.on.Libvirtd(ctx, "start"), d.noticed(ctx), d.on.Agent(ctx, "restart"))
+}
+
+// unnoticedScript prints what libvirt takes for running without a process, and
+// the hooks that it has called.
+const unnoticedScript = `for f in /run/libvirt/qemu/*.xml; do
+	[ ! -e "$f" ] || kill -0 "$(cat "${f%.xml}.pid")" 2>/dev/null || echo "$f"
+done
+pgrep -af 'wherry [h]ook'
+true`
+
+// noticed waits for a libvirt that was away to have seen what ended without it,
+// and told its hook. On a host that was really down there would be nothing to see.
+func (d *downfall) noticed(ctx context.Context) error {
+	return harness.Until(ctx, "libvirt to notice what ended without it", func(ctx context.Context) error {
+		out, err := d.on.Exec(ctx, "sh", "-c", unnoticedScript)
+		if err == nil && strings.TrimSpace(out) != "" {
+			err = errors.New(out)
+		}
+		return err
+	})
 }
 
 // guest makes an instance of that stop priority, and starts it.

@@ -196,6 +196,11 @@ func (b *rebuild) make(ctx context.Context) error {
 			return b.problem("internal", err)
 		}
 	}
+	// Only now that the instance is down: libvirt lends the file to QEMU while it
+	// runs, and takes it back then.
+	if err := b.Volumes.Resemble(own, p.Old.Path); err != nil {
+		return b.problem("internal", err)
+	}
 	if err := b.Volumes.Finish(own, p.Spec); err != nil {
 		return b.problem("internal", err)
 	}

@@ -57,11 +57,15 @@ func TestRebuild(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			h := newHost(t, row.host...)
 			before := h.xml
+			must(t, os.Chmod(h.old(), 0o640))
 			a := h.agent()
 			defer a.close()
 			result := a.succeeds(row.r)
 			if h.sound() {
 				t.Error("the disk is the old one")
+			}
+			if info, err := os.Stat(h.root()); err != nil || info.Mode() != 0o640 {
+				t.Errorf("the new volume is %v, %v; want the old one's permissions", info.Mode(), err)
 			}
 			chain := h.layers()
 			if chain[0].VirtualSize != row.size || (len(chain) == 2) != row.base {
@@ -206,6 +210,7 @@ func TestFailuresKeepTheOldDisk(t *testing.T) {
 		{"digest", errors.New("input/output error"), "internal", false},
 		{"format", unix.ENOSPC, "no-space", false},
 		{"fill", errors.New("qemu-img failed"), "internal", true},
+		{"resemble", unix.EPERM, "internal", false},
 		{"finish", volume.ErrSpec, "internal", false},
 		{"define", errors.New("libvirt says no"), "libvirt-failed", false},
 		{"record", unix.EROFS, "internal", false},

@@ -19,6 +19,8 @@ type Volumes interface {
 	Format(ctx context.Context, own volume.Owned, s volume.Spec) error
 	// Fill copies a template's copy into it.
 	Fill(ctx context.Context, base string, format volume.Format, own volume.Owned, s volume.Spec, p volume.Progress) error
+	// Resemble gives it the owner and permissions of another file.
+	Resemble(own volume.Owned, path string) error
 	// Finish looks at the finished volume, and waits until it is on disk.
 	Finish(own volume.Owned, s volume.Spec) error
 	// Remove removes a file if it is the one and nobody has it open.
@@ -76,6 +78,9 @@ func (Files) Finish(own volume.Owned, s volume.Spec) error {
 	}
 	return own.Sync()
 }
+
+// Resemble implements [Volumes].
+func (Files) Resemble(own volume.Owned, path string) error { return own.Resemble(path) }
 
 // Remove implements [Volumes].
 func (Files) Remove(own volume.Owned) error { return own.Remove() }

@@ -592,6 +592,10 @@ func (f files) Fill(ctx context.Context, base string, format volume.Format, own 
 	return f.act("fill", func() error { return f.real.Fill(ctx, base, format, own, s, p) })
 }
 
+func (f files) Resemble(own volume.Owned, path string) error {
+	return f.act("resemble", func() error { return f.real.Resemble(own, path) })
+}
+
 func (f files) Finish(own volume.Owned, s volume.Spec) error {
 	return f.act("finish", func() error { return f.real.Finish(own, s) })
 }

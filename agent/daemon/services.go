@@ -78,7 +78,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease})
 	s.rebuilds = rebuild.New(rebuild.Options{Hypervisor: d.hv, Definer: d.hv, Power: s.instances, Templates: s.templates, Bases: s.templates,
 		Chains: s.chains, Digester: d.digester, Host: s.host, Volumes: rebuild.Files{Runner: d.runner}, Records: d.records,
-		Operations: d.ops, Log: d.log.With("part", "rebuild"), Now: now})
+		Operations: d.ops, Refuse: s.drain.Refuse, Log: d.log.With("part", "rebuild"), Now: now})
 	s.incoming, err = incoming.New(ctx, incoming.Options{Hypervisor: d.hv, Host: s.host, Templates: s.templates, Targets: s.targets,
 		Store: d.store, Records: d.records, Digester: d.digester, Runner: d.runner, Log: d.log.With("part", "incoming"), Now: now,
 		Busy: d.ops.Holder, LibvirtURI: c.Migration.LibvirtURI, Address: c.Migration.Address, Graphics: c.Migration.Address, Lease: c.Migration.Lease})

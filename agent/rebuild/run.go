@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -207,15 +206,9 @@ func (b *rebuild) make(ctx context.Context) error {
 	return nil
 }
 
-// newPath is a name beside the old volume that no other operation uses, so that
-// an empty file of that name after a crash is ours.
+// newPath is beside the old volume.
 func (b *rebuild) newPath() string {
-	name := b.ref.Name
-	if project := cmp.Or(b.ref.Project, api.DefaultProject); project != api.DefaultProject {
-		name = project + "." + name
-	}
-	id := strings.ToLower(b.op.ID())
-	return filepath.Join(filepath.Dir(b.j.Plan.Old.Path), name+"-"+id[max(0, len(id)-12):]+"."+b.j.Plan.New.Format)
+	return filepath.Join(filepath.Dir(b.j.Plan.Old.Path), VolumeName(b.ref, b.op.ID(), b.j.Plan.New.Format))
 }
 
 // base makes sure of the template's copy: its ref before the look at the bytes,

@@ -310,6 +310,7 @@ func TestWhatOthersDoMeanwhile(t *testing.T) {
 		{"started", func(h *host) { running(h); h.domain.ID = 7 },
 			func(h *host) bool { return h.sound() && h.domain.ID == 7 }, "started"},
 		{"a snapshot", func(h *host) { h.domain.Snapshots = 1 }, (*host).sound, "snapshot"},
+		{"its memory saved", func(h *host) { h.saved = true }, (*host).sound, "memory"},
 		{"another root disk", func(h *host) { h.xml = h.definition(h.data(), "raw") },
 			func(h *host) bool { return h.root() == h.data() && len(h.volumes()) == 1 }, "another root disk"},
 		{"another instance", func(h *host) { h.domain.UUID = "another" },
@@ -329,6 +330,44 @@ func TestWhatOthersDoMeanwhile(t *testing.T) {
 				t.Errorf("volumes %q, definition %s", h.volumes(), h.xml)
 			}
 		})
+	}
+}
+
+// The longest names that there may be, and a character of two bytes where they
+// are cut.
+func TestVolumeName(t *testing.T) {
+	for _, row := range []struct {
+		ref  api.Ref
+		want string
+	}{
+		{api.Ref{Name: "vm"}, "vm-0123456789ab.qcow2"},
+		{api.Ref{Project: "default", Name: "vm"}, "vm-0123456789ab.qcow2"},
+		{api.Ref{Project: "p", Name: "vm"}, "p.vm-0123456789ab.qcow2"},
+		{api.Ref{Project: strings.Repeat("p", 63), Name: strings.Repeat("v", 200)},
+			strings.Repeat("p", 63) + "." + strings.Repeat("v", 172) + "-0123456789ab.qcow2"},
+		{api.Ref{Project: strings.Repeat("p", 62), Name: strings.Repeat("é", 100)},
+			strings.Repeat("p", 62) + "." + strings.Repeat("é", 86) + "-0123456789ab.qcow2"},
+	} {
+		if got := rebuild.VolumeName(row.ref, "01XYZ0123456789AB", "qcow2"); got != row.want {
+			t.Errorf("%s: %q; want %q", row.ref, got, row.want)
+		}
+	}
+}
+
+// A guest that is stopped while the host goes down would not come up again.
+func TestADrainingHostRebuildsNothing(t *testing.T) {
+	h := newHost(t, running)
+	h.draining = api.NewProblem("not-ready", "this host is draining")
+	a := h.agent()
+	defer a.close()
+	if _, err := a.Rebuild(t.Context(), ref, withForce(original()), api.Idempotency{}); api.CodeOf(err) != "not-ready" {
+		t.Errorf("rebuild: %v", err)
+	}
+	if _, err := a.Plan(t.Context(), ref, withForce(original())); api.CodeOf(err) != "not-ready" {
+		t.Errorf("plan: %v", err)
+	}
+	if !h.sound() || a.acts("down") > 0 {
+		t.Error("it was touched")
 	}
 }
 

@@ -87,7 +87,8 @@ type Host interface {
 	Host(ctx context.Context) (api.Host, error)
 }
 
-// Options are the service's collaborators. Keeper, Free and Room have defaults.
+// Options are the service's collaborators. Keeper, Refuse, Free and Room have
+// defaults.
 type Options struct {
 	Hypervisor Hypervisor
 	Definer    Definer
@@ -105,6 +106,9 @@ type Options struct {
 	Now        func() time.Time
 	// Free gives the bytes that are left for us where a folder lies.
 	Free func(folder string) (int64, error)
+	// Refuse says why the host rebuilds nothing now; nil where it does. A guest
+	// that was stopped for it could not be started again.
+	Refuse func() error
 	// Room says why no file of so many bytes can be made in a folder, which it
 	// leaves as it is.
 	Room func(folder string, size int64) error
@@ -118,6 +122,9 @@ func New(o Options) *Service {
 	if o.Keeper == nil {
 		o.Keeper = o.Records
 	}
+	if o.Refuse == nil {
+		o.Refuse = func() error { return nil }
+	}
 	if o.Free == nil {
 		o.Free = free
 	}
@@ -130,8 +137,12 @@ func New(o Options) *Service {
 }
 
 // Plan says what a rebuild would do, and does nothing. It returns "busy" while
-// an operation holds the instance, and "precondition" with every reason.
+// an operation holds the instance, "precondition" with every reason, and what
+// Refuse says.
 func (s *Service) Plan(ctx context.Context, ref api.Ref, r api.RebuildRequest) (api.RebuildPlan, error) {
+	if err := s.Refuse(); err != nil {
+		return api.RebuildPlan{}, err
+	}
 	if err := s.busy(ref); err != nil {
 		return api.RebuildPlan{}, err
 	}

@@ -47,6 +47,12 @@ func (b *rebuild) idle(ctx context.Context) error {
 	case d.Snapshots > 0:
 		return api.NewProblem("conflict", "somebody has made a snapshot of %q meanwhile", b.ref)
 	}
+	switch saved, err := b.Hypervisor.Saved(ctx, b.ref.Name); {
+	case err != nil:
+		return inspect.Problem(b.ref, err)
+	case saved:
+		return api.NewProblem("conflict", "somebody has saved the memory of %q meanwhile, which would go on with the old disk", b.ref)
+	}
 	return nil
 }
 

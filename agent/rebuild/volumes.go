@@ -1,11 +1,17 @@
 package rebuild
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
+	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/volume"
 )
 
@@ -25,6 +31,24 @@ type Volumes interface {
 	Finish(own volume.Owned, s volume.Spec) error
 	// Remove removes a file if it is the one and nobody has it open.
 	Remove(own volume.Owned) error
+}
+
+// VolumeName names the volume that an operation makes for an instance. No other
+// operation uses it, so that an empty file of that name after a crash is ours.
+func VolumeName(ref api.Ref, operation, format string) string {
+	name := ref.Name
+	if project := cmp.Or(ref.Project, api.DefaultProject); project != api.DefaultProject {
+		name = project + "." + name
+	}
+	id := strings.ToLower(operation)
+	end := "-" + id[max(0, len(id)-12):] + "." + format
+	// A project's name and an instance's may be longer together than a file's. It
+	// is the end that tells it from others.
+	for len(name)+len(end) > unix.NAME_MAX {
+		_, last := utf8.DecodeLastRuneInString(name)
+		name = name[:len(name)-last]
+	}
+	return name + end
 }
 
 // Files are the volumes of this host.

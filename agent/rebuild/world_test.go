@@ -65,6 +65,8 @@ type host struct {
 	known   map[string]api.Template
 	free    int64
 	room    error // why the pool takes no file
+	// draining is why the host rebuilds nothing.
+	draining error
 }
 
 // template is one that is ready, and its copy.
@@ -264,7 +266,7 @@ func (h *host) agent(more ...func(*agent)) *agent {
 	a.Service = rebuild.New(rebuild.Options{Hypervisor: libvirt{a}, Definer: libvirt{a}, Power: power{a}, Templates: registry{a}, Bases: registry{a},
 		Chains: reader, Digester: registry{a}, Host: a, Volumes: files{a, rebuild.Files{Runner: h.disks}}, Records: records, Keeper: keeper{a},
 		Operations: a.engine, Log: slog.New(slog.DiscardHandler), Now: a.now, Free: func(string) (int64, error) { return h.free, nil },
-		Room: func(string, int64) error { return h.room }})
+		Room: func(string, int64) error { return h.room }, Refuse: func() error { return h.draining }})
 	return a
 }
 

@@ -92,6 +92,7 @@ var badRequests = []struct {
 	{name: "destination with a path", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b/v1"}`, field: "destination"},
 	{name: "destination with a user", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://u:p@b"}`, field: "destination", loose: true},
 	{name: "unknown mode", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b","mode":"thin"}`, field: "mode"},
+	{name: "unknown policy of convergence", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b","on_not_converging":"wait"}`, field: "on_not_converging"},
 	{name: "unknown seed", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b","seed":"on"}`, field: "seed"},
 	{name: "negative bandwidth", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b","bandwidth":-1}`, field: "bandwidth"},
 	{name: "disk twice", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b","disks":[{"target":"vda"},{"target":"vda"}]}`, field: "disks[1].target", loose: true},

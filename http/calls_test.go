@@ -49,7 +49,7 @@ var (
 			Rungs: []api.RungTime{{Rung: api.RungACPI, Took: api.Duration(time.Second), Tries: 1}}, Took: api.Duration(time.Second)}}}}
 	aRef     = api.Ref{Project: "blue", Name: "vm 1+ü"} // a name that must be escaped
 	aMigrate = api.MigrateRequest{
-		Destination: "https://b:8470", Mode: "auto", Seed: "off", Bandwidth: 1 << 20, MaxDowntime: api.Duration(300 * time.Millisecond),
+		Destination: "https://b:8470", Mode: "auto", Seed: "off", Bandwidth: 1 << 20, MaxDowntime: api.Duration(300 * time.Millisecond), OnNotConverging: api.NotConvergingPause,
 		Disks: []api.DiskRequest{{Target: "vda", Pool: "fast", Format: "raw", Connect: &api.Target{
 			Type: "iscsi", Portal: "[fd77::9]:3260", IQN: "iqn.2026-01.org.example:store", LUN: 1, CHAP: &api.CHAP{User: "u", Secret: "s"},
 		}}},

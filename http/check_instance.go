@@ -51,6 +51,7 @@ func checkMigrate(r api.MigrateRequest) (f faults) {
 	f.oneOf("mode", r.Mode, api.ModeAuto, api.ModeFull, api.ModeLinked)
 	f.oneOf("seed", r.Seed, "auto", "off")
 	f.notNegative("bandwidth", r.Bandwidth)
+	f.oneOf("on_not_converging", r.OnNotConverging, api.NotConvergingDowntime, api.NotConvergingPause, api.NotConvergingAbort)
 	seen := map[string]bool{}
 	for i, d := range r.Disks {
 		at := fmt.Sprintf("disks[%d].", i)

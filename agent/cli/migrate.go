@@ -71,6 +71,7 @@ func (m *migrateFlags) register(cmd *cobra.Command) {
 	f.DurationVar(&m.maxDowntime, "max-downtime", 0, "how long the guest may stand still at the switchover")
 	f.BoolVar(&m.r.AutoConverge, "auto-converge", false, "slow a guest down that dirties memory faster than it can be copied")
 	f.BoolVar(&m.r.PostCopy, "post-copy", false, "switch over before all memory is copied, if it does not converge")
+	f.StringVar(&m.r.OnNotConverging, "on-not-converging", "", "then: downtime (longer in steps up to --max-downtime, then abort), pause or abort")
 	f.DurationVar(&m.timeout, "timeout", 0, "give up after this time")
 	f.DurationVar(&m.stallTimeout, "stall-timeout", 0, "give up when nothing moved for this time")
 	f.BoolVar(&m.r.KeepSourceVolumes, "keep-source-volumes", false, "leave the volumes on the source host")

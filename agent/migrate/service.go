@@ -26,13 +26,13 @@ type Hypervisor interface {
 
 // Mover carries a domain to another host.
 type Mover interface {
+	Tuner
 	// Migrate blocks until libvirt is done. When ctx ends it aborts and waits;
 	// hypervisor.ErrAborted says that the domain runs on here,
 	// hypervisor.ErrUnknownOutcome that only both hosts can tell.
 	Migrate(ctx context.Context, name string, p hypervisor.MigrateParams) error
 	Job(ctx context.Context, name string) (hypervisor.Job, error)
 	BlockJobs(ctx context.Context, name string) ([]hypervisor.BlockJob, error)
-	SetMaxDowntime(ctx context.Context, name string, d time.Duration) error
 	Abort(ctx context.Context, name string) error
 	// Yank cuts the connections of the disk copies and tells how many. To be
 	// done before Abort: on a dead network that would hold the guest up.

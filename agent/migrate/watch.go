@@ -1,7 +1,6 @@
 package migrate
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -27,11 +26,12 @@ type watcher struct {
 	end     context.CancelCauseFunc
 	meter   *meter
 	started time.Time
-	tuned   bool
+	memory  *convergence
 }
 
 func (m *migration) newWatcher(end context.CancelCauseFunc) *watcher {
-	w := &watcher{m: m, end: end, meter: newMeter(m.state.Plan, m.inst.Domain.Memory), started: m.Now()}
+	c := m.newConvergence(end)
+	w := &watcher{m: m, end: c.end, memory: c, meter: newMeter(m.state.Plan, m.inst.Domain.Memory), started: m.Now()}
 	if shown, err := m.Operations.Get(context.Background(), m.op.ID()); err == nil {
 		w.meter.resume(shown.Progress)
 	}
@@ -75,8 +75,10 @@ func (w *watcher) look(ctx context.Context) {
 	if err == nil && job.Kind == hypervisor.JobOutgoing {
 		jobs, _ := w.m.Mover.BlockJobs(ctx, w.m.ref.Name) // without them the sum still shows
 		w.meter.add(now, job, jobs)
-		w.m.op.Progress(w.meter.progress())
-		w.tune(ctx)
+		w.memory.look(ctx, job)
+		shown := w.meter.progress()
+		shown.Convergence = w.memory.shown
+		w.m.op.Progress(shown)
 	}
 	r := w.m.state.Request
 	stall := r.StallTimeout.Or(w.m.StallTimeout)
@@ -85,17 +87,6 @@ func (w *watcher) look(ctx context.Context) {
 	}
 	if limit := r.Timeout.Or(w.m.Timeout); limit > 0 && now.Sub(w.started) > limit {
 		w.end(errTimeout)
-	}
-}
-
-// tune sets the longest downtime, once QEMU takes it.
-func (w *watcher) tune(ctx context.Context) {
-	d := cmp.Or(w.m.state.Request.MaxDowntime.Std(), w.m.MaxDowntime)
-	if w.tuned || d == 0 {
-		return
-	}
-	if err := w.m.Mover.SetMaxDowntime(ctx, w.m.ref.Name, d); err == nil {
-		w.tuned = true
 	}
 }
 

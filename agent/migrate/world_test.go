@@ -130,6 +130,7 @@ type mover struct {
 	params  []hypervisor.MigrateParams
 	stopped int
 	downs   []time.Duration
+	post    func() error // starts post-copy
 }
 
 func (m *mover) Migrate(ctx context.Context, _ string, p hypervisor.MigrateParams) error {
@@ -159,6 +160,8 @@ func (m *mover) SetMaxDowntime(_ context.Context, _ string, d time.Duration) err
 	m.downs = append(m.downs, d)
 	return nil
 }
+
+func (m *mover) StartPostCopy(context.Context, string) error { return m.post() }
 
 func (m *mover) Abort(context.Context, string) error {
 	m.mu.Lock()

@@ -94,15 +94,18 @@ const progressEvery = 500 * time.Millisecond
 // NotCancellable closes the door to Cancel. One that came through before is
 // told by Cancelled, or by the context, which then has already ended: check
 // after this call and before the point of no return.
-func (o *Op) NotCancellable() { o.setCancellable(false) }
+func (o *Op) NotCancellable() { o.setCancellable(false, "") }
+
+// NotCancellableFor is NotCancellable with what is said to who tries.
+func (o *Op) NotCancellableFor(why string) { o.setCancellable(false, why) }
 
 // Cancellable opens the door to Cancel.
-func (o *Op) Cancellable() { o.setCancellable(true) }
+func (o *Op) Cancellable() { o.setCancellable(true, "") }
 
-func (o *Op) setCancellable(v bool) {
+func (o *Op) setCancellable(v bool, why string) {
 	o.e.mu.Lock()
 	defer o.e.mu.Unlock()
-	o.en.cancellable = v
+	o.en.cancellable, o.en.whyNot = v, why
 }
 
 // Cancelled tells whether someone asked for the operation to be cancelled, in

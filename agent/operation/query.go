@@ -96,8 +96,9 @@ func (e *Engine) Cancel(ctx context.Context, id string) (api.Operation, error) {
 		return op, nil
 	}
 	if !en.cancellable {
+		why := en.whyNot
 		e.mu.Unlock()
-		return op, e.notCancellable(en, op)
+		return op, e.notCancellable(en, op, why)
 	}
 	// Both under mu: after NotCancellable no cancel can come through, and one
 	// that came before is already in the context.
@@ -115,9 +116,11 @@ func (e *Engine) Cancel(ctx context.Context, id string) (api.Operation, error) {
 	return e.read(en), err
 }
 
-func (e *Engine) notCancellable(en *entry, op api.Operation) *api.Problem {
+func (e *Engine) notCancellable(en *entry, op api.Operation, told string) *api.Problem {
 	why := "the operation cannot be cancelled"
 	switch {
+	case told != "":
+		why = told
 	case en.recovered:
 		why = "the operation was interrupted and is being recovered"
 	case op.Phase != "":

@@ -7,6 +7,14 @@ const (
 	ModeLinked = "linked"
 )
 
+// What is done about a guest that writes memory faster than it can be sent,
+// where auto-converge and post-copy were not asked for or not enough.
+const (
+	NotConvergingDowntime = "downtime" // a longer downtime in steps up to max_downtime, then abort
+	NotConvergingPause    = "pause"    // it stands still until the rest of its memory has crossed
+	NotConvergingAbort    = "abort"    // it runs on where it is
+)
+
 // MigrateRequest asks to move an instance to another host. Destination is the
 // peer's URL; everything else is optional.
 type MigrateRequest struct {
@@ -19,6 +27,7 @@ type MigrateRequest struct {
 	MaxDowntime       Duration      `json:"max_downtime,omitempty"`
 	AutoConverge      bool          `json:"auto_converge,omitempty"`
 	PostCopy          bool          `json:"post_copy,omitempty"`
+	OnNotConverging   string        `json:"on_not_converging,omitempty"`
 	Timeout           Duration      `json:"timeout,omitempty"`
 	StallTimeout      Duration      `json:"stall_timeout,omitempty"`
 	KeepSourceVolumes bool          `json:"keep_source_volumes,omitempty"`

@@ -62,6 +62,21 @@ type Progress struct {
 	Disks      []PartProgress `json:"disks,omitempty"`
 	Memory     *PartProgress  `json:"memory,omitempty"`
 	Detail     string         `json:"detail,omitempty"`
+	// Convergence is there once a migration has passed over memory.
+	Convergence *Convergence `json:"convergence,omitempty"`
+}
+
+// Convergence tells how the memory of a guest that runs on gets across: the
+// last pass over it that has ended, and what was decided then.
+type Convergence struct {
+	Iteration   int      `json:"iteration"`    // the pass, from 1
+	Remaining   int64    `json:"remaining"`    // bytes that it had to send
+	DirtyRate   int64    `json:"dirty_rate"`   // bytes per second that the guest writes
+	Bandwidth   int64    `json:"bandwidth"`    // bytes per second that crossed
+	Throttle    int      `json:"throttle"`     // percent of its time that auto-converge holds the guest
+	MaxDowntime Duration `json:"max_downtime"` // how long it may stand still at the switchover, as of now
+	Action      string   `json:"action"`       // continue, raise-downtime, post-copy, pause, abort
+	Reason      string   `json:"reason"`
 }
 
 // PartProgress is the progress of one disk (Target) or of the memory.

@@ -85,6 +85,7 @@ var titles = map[string]struct {
 	"timeout":              {504, "Out of time"},
 	"libvirt-down":         {503, "Libvirt is not reachable"},
 	"not-ready":            {503, "Not ready"},
+	"not-converging":       {504, "The guest writes memory faster than it can be sent"},
 	"template-failed":      {502, "The template could not be made ready"},
 	"chain-unsafe":         {422, "The backing chain cannot be trusted"},
 	"no-space":             {422, "Not enough space"},

@@ -1,0 +1,209 @@
+package migrate
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wherry-kvm/wherry/agent/converge"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+// Tuner changes a migration that is under way.
+type Tuner interface {
+	// SetMaxDowntime says how long the guest may stand still at the switchover.
+	SetMaxDowntime(ctx context.Context, name string, d time.Duration) error
+	// StartPostCopy lets the guest run at the destination before all of its
+	// memory is there. Only what was begun with PostCopy can; QEMU switches at
+	// the end of the pass under way.
+	StartPostCopy(ctx context.Context, name string) error
+}
+
+// errNotConverging ends a migration whose guest writes memory faster than it
+// can be sent.
+var errNotConverging = errors.New("its memory does not converge")
+
+// keyConverge is where the journal keeps what was done.
+const keyConverge = "converge"
+
+// steps within the phase perform.
+const (
+	stepConverge = "converge"
+	stepPostCopy = "post-copy"
+)
+
+// convergence has memory come to an end. Package converge decides; this acts,
+// and writes down what it did.
+type convergence struct {
+	m       *migration
+	stop    context.CancelCauseFunc
+	ending  bool // the migration was told to end
+	limits  converge.Limits
+	history converge.History
+	acts    []converge.Act
+	tuned   bool // QEMU has taken the first downtime
+	shown   *api.Convergence
+}
+
+// newConvergence goes on from what an earlier run of the agent has done.
+func (m *migration) newConvergence(stop context.CancelCauseFunc) *convergence {
+	r := m.state.Request
+	c := &convergence{m: m, stop: stop, limits: converge.Limits{Policy: r.OnNotConverging,
+		MaxDowntime: cmp.Or(r.MaxDowntime.Std(), m.MaxDowntime), PostCopy: r.PostCopy}}
+	if _, err := m.op.Load(keyConverge, &c.acts); err != nil {
+		m.Log.Error("what was done for convergence is not known", "operation", m.op.ID(), "error", err)
+	}
+	if len(c.acts) > 0 {
+		c.tuned = true
+	}
+	if c.inPostCopy() {
+		m.op.NotCancellableFor(whyPostCopy)
+	}
+	return c
+}
+
+// openToCancel lets an adopted migration be cancelled, if it can be.
+func (m *migration) openToCancel() {
+	if c := m.newConvergence(func(error) {}); !c.inPostCopy() {
+		m.op.Cancellable()
+	}
+}
+
+const whyPostCopy = "it is in post-copy: a part of the guest's memory is on each host, and neither can do without the other"
+
+// inPostCopy tells whether the guest may run at the destination with memory
+// that is still here: ending the migration now would destroy it.
+func (c *convergence) inPostCopy() bool {
+	for _, a := range c.acts {
+		if a.Action == converge.StartPostCopy && !a.Refused {
+			return true
+		}
+	}
+	return false
+}
+
+// end stops the migration, but not in post-copy, whatever the cause is: it could
+// only destroy the guest.
+func (c *convergence) end(cause error) {
+	if c.inPostCopy() {
+		return
+	}
+	c.ending = true
+	c.stop(cause)
+}
+
+// look takes the figures of this moment, and acts where a pass over memory has
+// ended. libvirt's event of a new pass carries no more than its number, which
+// the figures have too.
+func (c *convergence) look(ctx context.Context, job hypervisor.Job) {
+	c.tune(ctx)
+	if job.Phase != hypervisor.PhaseMemory || c.ending {
+		return
+	}
+	boundary := c.history.Add(converge.Sample{Iteration: job.Iteration, Remaining: job.MemRemaining, Transferred: job.MemDone,
+		DirtyRate: job.DirtyRate, Bandwidth: job.MemBPS, Throttle: job.Throttle, Elapsed: job.Elapsed})
+	if !boundary {
+		return
+	}
+	d := converge.Decide(c.history, c.acts, c.limits)
+	c.show(d)
+	if d.Action == converge.Continue {
+		return
+	}
+	c.m.Log.Info("memory does not converge", "operation", c.m.op.ID(), "action", d.Action, "downtime", d.Downtime, "reason", d.Reason)
+	switch d.Action {
+	case converge.RaiseDowntime:
+		c.done(d, c.m.Mover.SetMaxDowntime(ctx, c.m.ref.Name, d.Downtime))
+	case converge.PauseGuest:
+		// libvirt knows such a pause for the migration's: the guest runs on at
+		// the destination, or here if the migration fails.
+		c.done(d, c.m.Power.Suspend(ctx, c.m.ref.Name))
+	case converge.StartPostCopy:
+		c.postCopy(ctx, d)
+	case converge.GiveUp:
+		c.end(fmt.Errorf("%w: %s", errNotConverging, d.Reason))
+	}
+}
+
+// tune sets the longest downtime to begin with, once QEMU takes it.
+func (c *convergence) tune(ctx context.Context) {
+	if c.tuned || c.limits.MaxDowntime == 0 {
+		return
+	}
+	c.tuned = c.m.Mover.SetMaxDowntime(ctx, c.m.ref.Name, c.limits.First()) == nil
+}
+
+// done notes what was done. What failed is tried again at the end of the next
+// pass, if it is still needed.
+func (c *convergence) done(d converge.Decision, err error) {
+	if err != nil {
+		c.m.Log.Warn("a means against a guest that writes too fast failed", "operation", c.m.op.ID(), "action", d.Action, "error", err)
+		return
+	}
+	what := string(d.Action)
+	if d.Action == converge.RaiseDowntime {
+		what = fmt.Sprintf("downtime of up to %s", d.Downtime)
+	}
+	c.acts = append(c.acts, c.act(d))
+	_ = c.keep() // lost, the next run of the agent begins its steps anew
+	c.note(stepConverge, what+": "+d.Reason)
+}
+
+// postCopy begins post-copy. From then on neither host has the whole guest:
+// that it may have begun is written down before, and nobody can cancel it.
+func (c *convergence) postCopy(ctx context.Context, d converge.Decision) {
+	op := c.m.op
+	op.NotCancellableFor(whyPostCopy)
+	if op.Cancelled() {
+		op.Cancellable()
+		return // libvirt is being stopped
+	}
+	c.acts = append(c.acts, c.act(d))
+	if err := c.keep(); err != nil {
+		c.acts = c.acts[:len(c.acts)-1]
+		op.Cancellable()
+		return
+	}
+	err := c.m.Mover.StartPostCopy(ctx, c.m.ref.Name)
+	switch {
+	case err == nil:
+		c.note(stepPostCopy, d.Reason)
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, hypervisor.ErrDown):
+		// Nobody has said no: it may have begun.
+		c.note(stepPostCopy, fmt.Sprintf("asked for, without an answer (%v): %s", err, d.Reason))
+	default:
+		c.acts[len(c.acts)-1].Refused = true
+		_ = c.keep() // lost, the next run of the agent is only more careful
+		op.Cancellable()
+		c.note(stepPostCopy, fmt.Sprintf("refused (%v): %s", err, d.Reason))
+	}
+}
+
+func (c *convergence) act(d converge.Decision) converge.Act {
+	last := c.history.Passes[len(c.history.Passes)-1]
+	return converge.Act{Action: d.Action, Downtime: d.Downtime, Number: last.Number, Elapsed: last.Elapsed, Reason: d.Reason}
+}
+
+func (c *convergence) keep() error {
+	err := c.m.op.Save(keyConverge, c.acts)
+	if err != nil {
+		c.m.Log.Error("journalling what was done for convergence", "operation", c.m.op.ID(), "error", err)
+	}
+	return err
+}
+
+func (c *convergence) note(step, why string) {
+	if err := c.m.op.Note(step, why); err != nil {
+		c.m.Log.Error("journalling what was done for convergence", "operation", c.m.op.ID(), "error", err)
+	}
+}
+
+// show makes the decision what readers of the progress see.
+func (c *convergence) show(d converge.Decision) {
+	last := c.history.Passes[len(c.history.Passes)-1]
+	c.shown = &api.Convergence{Iteration: last.Number, Remaining: last.Remaining, DirtyRate: last.DirtyRate, Bandwidth: last.Bandwidth,
+		Throttle: last.Throttle, MaxDowntime: api.Duration(d.Downtime), Action: string(d.Action), Reason: d.Reason}
+}

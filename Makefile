@@ -85,9 +85,17 @@ fuzz: ## run every fuzz test for FUZZTIME (30s)
 	done
 
 .PHONY: bench
-bench: deps package ## compare migrations with virsh, downloads with curl, syncs with the link
+bench: deps package ## compare migrations with virsh, downloads with curl, syncs with the link, stops with one
 	$(call say,bench)
 	export WHERRY_LAB_DIR=$(CURDIR)/.lab-bench; trap 'tests/lab/lab down; rm -rf "$$WHERRY_LAB_DIR"' EXIT; $(GO) run ./tests/bench $(BENCH)
+
+SEEDS ?= 200
+BASE ?= 1
+
+.PHONY: chaos
+chaos: deps package ## break what can break while instances move, SEEDS times from BASE on; SEED=17 is that one alone
+	$(call say,chaos)
+	export WHERRY_LAB_DIR=$${WHERRY_LAB_DIR:-$(CURDIR)/.lab-chaos}; $(GO) run ./tests/chaos -base $(BASE) -seeds $(SEEDS) $(if $(SEED),-seed $(SEED))
 
 .PHONY: lab-up
 lab-up: deps package ## bring up the two hosts of the lab (needs root)

@@ -6,7 +6,9 @@
 // Templates: an image downloaded from a server on the same host, compared with curl, tee and sha256sum onto the same disk;
 // and one from the other host, compared with what the link gives.
 //
-//	go run ./tests/bench [-runs 5] [-data 1024] [-image 2048] [migrations|templates]
+// Stops: twenty guests stopped at once, compared with the slowest of them alone.
+//
+//	go run ./tests/bench [-runs 5] [-data 1024] [-image 2048] [migrations|templates|stop]
 package main
 
 import (
@@ -30,17 +32,19 @@ func main() {
 	flag.Parse()
 	parts := flag.Args()
 	if len(parts) == 0 {
-		parts = []string{"templates", "migrations"}
+		parts = []string{"templates", "migrations", "stop"}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	for _, part := range parts {
-		err := fmt.Errorf("there is no part %q: migrations, templates", part)
+		err := fmt.Errorf("there is no part %q: migrations, templates, stop", part)
 		switch part {
 		case "migrations":
 			err = bench(ctx, *runs, *data<<20)
 		case "templates":
 			err = templates(ctx, *runs, *image<<20)
+		case "stop":
+			err = stops(ctx)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)

@@ -244,6 +244,20 @@ func TestRestart(t *testing.T) {
 	w.owed(false)
 }
 
+// Of a transient instance nothing would be left to start.
+func TestRestartOfATransientInstance(t *testing.T) {
+	w := newWorld(t)
+	w.have(hypervisor.Running, true)
+	w.libvirt.set(hypervisor.Domain{Name: "vm", UUID: uuid, State: hypervisor.Running})
+	_, err := w.Restart(t.Context(), ref, api.StopRequest{}, api.Idempotency{})
+	if p := api.AsProblem(err); p.Code != "precondition" || !strings.Contains(p.Detail, "transient") || p.Hint == "" {
+		t.Errorf("problem %+v", p)
+	}
+	if did := w.libvirt.deeds(); len(did) != 0 {
+		t.Errorf("did %v", did)
+	}
+}
+
 // A restart goes on from where the agent was lost, and does not stop what it
 // has started already.
 func TestRestartIsRecovered(t *testing.T) {

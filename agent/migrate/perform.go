@@ -98,15 +98,15 @@ func (m *migration) moveProblem(err error, where string) error {
 	code, hint := "migration-failed", "the instance runs on at the source, untouched"
 	if where != runsAtSource && where != runsAtSourceAlone {
 		hint = "the source keeps the instance, untouched: " + where
-	case errors.Is(err, errNotConverging):
-		code = "not-converging"
-		hint += ". Ask with auto_converge, post_copy, a longer max_downtime or on_not_converging: pause, or when it has less to do"
 	}
 	switch {
 	case errors.Is(err, errStalled):
 		code = "stalled"
 	case errors.Is(err, errTimeout):
 		code = "timeout"
+	case errors.Is(err, errNotConverging):
+		code = "not-converging"
+		hint += ". Ask with auto_converge, post_copy, a longer max_downtime or on_not_converging: pause, or when it has less to do"
 	case errors.Is(err, operation.ErrCancelled):
 		code = "cancelled"
 	}

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -183,4 +184,74 @@ func TestShutdownOffline(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The root disk's storage is let go of: nobody is logged in to the target any
+// more. A record is not needed for that.
+func TestShutdownReleasesTheRootDisk(t *testing.T) {
+	w := begin(t)
+	d := w.falls()
+	_, url, _ := w.unit(w.b, 1, 2*imageSize)
+	w.foreign(w.a, harness.Domain{Name: w.unique("vm"), MemoryMiB: 96, Disks: []harness.Disk{{Target: "vda", Source: url, Format: "raw"}}})
+	sessions := func() string {
+		return w.exec(w.b, "sh", "-c", "tgtadm --lld iscsi --op show --mode target | grep -c 'Initiator:'; true")
+	}
+	if got := strings.TrimSpace(sessions()); got == "0" {
+		t.Fatal("nobody is logged in to the target while its disk is in use")
+	}
+	w.must(w.a.Agent(w.ctx, "kill"))
+	r, _ := d.command("--timeout", "60s")
+	if len(r.Instances) != 1 || r.Instances[0].Rung != api.RungACPI {
+		t.Errorf("result %+v; want it asked", r)
+	}
+	if got := strings.TrimSpace(sessions()); got != "0" {
+		t.Errorf("%s sessions are left", got)
+	}
+}
+
+// A migration that is under way is given up on either side: the guest goes down
+// with the host that it is on, and stays with the host that it was to leave.
+func TestShutdownGivesMigrationsUp(t *testing.T) {
+	w := begin(t)
+	name := w.unique("vm")
+	w.heavy(w.a, name, 24*mib)
+	w.rate(w.a, slow)
+	w.cleanup("bringing the other host up again", func(ctx context.Context) error {
+		_, err := w.b.Exec(ctx, "sh", "-c", upAgainScript)
+		return errors.Join(err, w.b.Agent(ctx, "restart"))
+	})
+
+	id := w.begun(w.a, name, api.MigrateRequest{})
+	w.copying(w.a, id)
+	op, err := w.b.api.Shutdown(w.ctx, api.ShutdownRequest{Timeout: seconds(60)}, "")
+	op = w.run(w.b, op, err)
+	if !strings.Contains(string(op.Result), api.ShutdownReturned) {
+		t.Errorf("result %s; want what was arriving given back", op.Result)
+	}
+	if op := w.wait(w.a, id); op.Status != api.StatusFailed {
+		t.Errorf("the migration ended as %s: %s", op.Status, describe(op.Error))
+	}
+	w.stayed(name, w.a, id)
+	op, err = w.a.api.Migrate(w.ctx, ref(name), api.MigrateRequest{Destination: w.b.URL()}, "")
+	w.must(err)
+	if op = w.wait(w.a, op.ID); op.Status != api.StatusFailed || op.Error == nil || op.Error.Code != "not-ready" {
+		t.Errorf("a migration to a host that is draining ended as %s: %s; want it refused", op.Status, describe(op.Error))
+	}
+	_, err = w.b.Exec(w.ctx, "sh", "-c", upAgainScript)
+	w.must(err)
+
+	d := w.falls()
+	id = w.begun(w.a, name, api.MigrateRequest{})
+	w.copying(w.a, id)
+	r, _ := d.command("--timeout", "90s")
+	if len(r.Instances) != 1 || r.Instances[0].Outcome != api.ShutdownStopped || r.Instances[0].Rung != api.RungACPI {
+		t.Errorf("result %+v; want it stopped here, by its guest", r)
+	}
+	if op := w.wait(w.a, id); op.Status != api.StatusCancelled {
+		t.Errorf("the migration ended as %s: %s", op.Status, describe(op.Error))
+	}
+	if state, err := w.a.State(w.ctx, name); err != nil || state != "shut off" {
+		t.Errorf("it is %q (%v)", state, err)
+	}
+	w.clean(name, w.b)
 }

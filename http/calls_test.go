@@ -43,7 +43,7 @@ var (
 	}
 	aHost     = api.Host{Name: "a", UUID: aUUID, Pools: []api.Pool{{Name: "default", Type: "dir", Active: true}}, Counts: map[string]int{"running": 1}}
 	aPolicy   = api.StopPolicy{Priority: -10, Timeout: api.Duration(90 * time.Second), Action: api.StopForce}
-	aHook     = api.HookRequest{Name: "vm1", UUID: aUUID, Operation: "release", Reason: "shutdown"}
+	aHook     = api.HookRequest{Name: "vm1", UUID: aUUID, Operation: "release", Reason: "shutdown", Called: api.Duration(90 * time.Second)}
 	aShutdown = api.Shutdown{Running: true, Operation: "01JD7ZK3M8", Result: &api.ShutdownResult{By: "agent", Began: aTime, Deadline: aTime,
 		Instances: []api.ShutdownInstance{{Project: "default", Name: "vm1", UUID: aUUID, Priority: 10, Outcome: api.ShutdownStopped, Rung: api.RungACPI,
 			Rungs: []api.RungTime{{Rung: api.RungACPI, Took: api.Duration(time.Second), Tries: 1}}, Took: api.Duration(time.Second)}}}}

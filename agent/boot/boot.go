@@ -9,9 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/cleanup"
 	"github.com/wherry-kvm/wherry/agent/durable"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/agent/shutdown"
@@ -24,27 +24,32 @@ type Options struct {
 	// Enabled: what ran is started again. Otherwise only notes are taken.
 	Enabled bool
 	Place   shutdown.Place
+	Ledger  *Ledger
 	Records record.Dir
+	// Notes lists what is owed to instances that were stopped.
+	Notes func() ([]cleanup.Note, error)
 	// Domains lists what libvirt has; it fails while that is away.
 	Domains func(ctx context.Context) ([]hypervisor.Domain, error)
-	// Start starts one instance and returns when that is done.
+	// Start starts one instance and returns when that is done. A problem
+	// "precondition" means that it cannot be started before something else is
+	// repaired, which is waited for.
 	Start func(ctx context.Context, ref api.Ref) error
+	// Repaired gives a channel that is closed when something was repaired that
+	// instances wait for; nil = nobody tells.
+	Repaired func() <-chan struct{}
+	// Draining: the host is being shut down, and starts nothing. What is owed
+	// then is for the next start of the host.
+	Draining func() bool
 	// Tell hears of every attempt; nil = it worked. Last: there is none after it.
 	Tell func(a Again, err error, last bool)
-	// BootID is the kernel's.
+	// BootID is the kernel's, and Uptime the time since it began.
 	BootID func() (string, error)
+	Uptime func() (time.Duration, error)
 	Log    *slog.Logger
 }
 
 const (
-	// parallel is how many are started at once: all of them read from the same
-	// storage then.
-	parallel = 4
-	// attempts, with a pause that doubles in between: storage may come up after
-	// the host.
-	attempts   = 6
-	firstPause = 2 * time.Second
-	look       = time.Second // at a libvirt that is away
+	look = time.Second // at a libvirt that is away
 
 	bootName = "boot-id"
 )
@@ -52,30 +57,47 @@ const (
 // Run starts again what ran, where the host was down, and returns when the
 // last attempt was made. The note of the shutdown is taken up at once: the host
 // takes instances again. Those of the next priority begin when each of those
-// before them was tried once. What it has done is not done again by a later
-// start of the agent; what it did not live to do is.
+// before them was tried once. What is owed is on disk before: a later start of
+// the agent does what this one did not live to do, and nothing twice.
 func Run(ctx context.Context, o Options) error {
+	if err := o.note(ctx); err != nil {
+		return err
+	}
+	if !o.Enabled {
+		return nil
+	}
+	return o.startAll(ctx)
+}
+
+// note puts into the ledger what is to be started, and takes out what is not
+// any more.
+func (o Options) note(ctx context.Context) error {
 	boot, err := o.BootID()
 	if err != nil {
 		return fmt.Errorf("the run of the kernel cannot be told: %w", err)
+	}
+	up, err := o.Uptime()
+	if err != nil {
+		return err
 	}
 	facts, err := o.gather(ctx, boot)
 	if err != nil {
 		return err
 	}
-	groups := Decide(facts)
-	if !o.Enabled && len(groups) > 0 {
-		o.Log.Info("instances ran when the host went down, and are not started again: host.start_again is false", "groups", groups)
-		groups = nil
+	found := Decide(facts)
+	if !o.Enabled {
+		if len(found) > 0 {
+			o.Log.Info("instances ran when the host went down, and are not started again: host.start_again is false", "instances", found)
+		}
+		facts.Domains, found = nil, nil
 	}
-	var later sync.WaitGroup
-	for _, g := range groups {
-		o.start(ctx, g, &later)
+	err = o.Ledger.change(func(all []Entry) []Entry {
+		return merge(all, found, facts.Domains, Entry{BootID: boot, Noted: up, Since: time.Now().UTC().Round(0)})
+	})
+	if err != nil {
+		return err
 	}
-	later.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
+	// Only now: until the ledger has it, these tell that the host was down.
 	if err := o.Place.Done(); err != nil {
 		return err
 	}
@@ -101,8 +123,11 @@ func (o Options) gather(ctx context.Context, boot string) (Facts, error) {
 		f.Marker = &m
 		f.Rebooted = f.Rebooted || m.BootID != boot
 	}
-	if !f.Rebooted && f.Marker == nil {
+	if !f.Rebooted && f.Marker == nil && len(o.Ledger.All()) == 0 {
 		return f, nil
+	}
+	if f.Stopped, err = o.stopped(); err != nil {
+		o.Log.Warn("some notes of clean-ups cannot be read", "error", err)
 	}
 	if f.Records, err = o.Records.List(); err != nil {
 		o.Log.Warn("some records cannot be read; their instances are not started again", "error", err)
@@ -121,49 +146,11 @@ func (o Options) gather(ctx context.Context, boot string) (Facts, error) {
 	}
 }
 
-// start tries each of a group once, and has those that failed tried again
-// beside what follows.
-func (o Options) start(ctx context.Context, g []Again, later *sync.WaitGroup) {
-	slots := make(chan struct{}, parallel)
-	var first sync.WaitGroup
-	for _, a := range g {
-		first.Go(func() {
-			slots <- struct{}{}
-			err := o.try(ctx, a, false)
-			<-slots
-			if err != nil {
-				later.Go(func() { o.again(ctx, a) })
-			}
-		})
+func (o Options) stopped() (map[string]bool, error) {
+	out := map[string]bool{}
+	notes, err := o.Notes()
+	for _, n := range notes {
+		out[n.UUID] = out[n.UUID] || n.PowerState == "stopped"
 	}
-	first.Wait()
-}
-
-func (o Options) again(ctx context.Context, a Again) {
-	wait := firstPause
-	for n := 2; n <= attempts; n++ {
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		}
-		if o.try(ctx, a, n == attempts) == nil {
-			return
-		}
-		wait *= 2
-	}
-}
-
-func (o Options) try(ctx context.Context, a Again, last bool) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	err := o.Start(ctx, a.Ref())
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	o.Tell(a, err, last || err == nil)
-	return err
+	return out, err
 }

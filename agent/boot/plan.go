@@ -18,20 +18,25 @@ type Facts struct {
 	Marker  *shutdown.Marker
 	Records []api.Record
 	Domains []hypervisor.Domain
+	// Stopped are those, by their UUID, that an operator's stop has ended or was
+	// about to: their records may not say so yet.
+	Stopped map[string]bool
 }
 
 // Again is one instance that is to be started.
 type Again struct {
-	Project, Name, UUID string
-	Priority            int
+	Project  string `json:"project"`
+	Name     string `json:"name"`
+	UUID     string `json:"uuid"`
+	Priority int    `json:"priority"`
 }
 
 // Ref names it.
 func (a Again) Ref() api.Ref { return api.Ref{Project: a.Project, Name: a.Name} }
 
-// Decide gives what is to be started, in groups: the lowest stop priority
-// first, since what was stopped first stands on what was stopped last.
-func Decide(f Facts) (out [][]Again) {
+// Decide gives what is to be started, the lowest stop priority first, since
+// what was stopped first stands on what was stopped last.
+func Decide(f Facts) (out []Again) {
 	if !f.Rebooted && f.Marker == nil {
 		return nil
 	}
@@ -55,21 +60,48 @@ func Decide(f Facts) (out [][]Again) {
 			}
 		}
 	}
-	var all []Again
 	for uuid, a := range found {
-		if startable(f.Domains, a.Name, uuid) {
-			all = append(all, a)
+		if !f.Stopped[uuid] && startable(f.Domains, a.Name, uuid) {
+			out = append(out, a)
 		}
 	}
-	slices.SortFunc(all, func(a, b Again) int {
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), strings.Compare(a.Project, b.Project), strings.Compare(a.Name, b.Name))
-	})
-	for i, a := range all {
-		if i == 0 || all[i-1].Priority != a.Priority {
+	slices.SortFunc(out, order)
+	return out
+}
+
+func order(a, b Again) int {
+	return cmp.Or(cmp.Compare(a.Priority, b.Priority), strings.Compare(a.Project, b.Project), strings.Compare(a.Name, b.Name))
+}
+
+// groups gives those of one priority together.
+func groups(all []Entry) (out [][]Entry) {
+	for i, e := range all {
+		if i == 0 || all[i-1].Priority != e.Priority {
 			out = append(out, nil)
 		}
-		out[len(out)-1] = append(out[len(out)-1], a)
+		out[len(out)-1] = append(out[len(out)-1], e)
 	}
+	return out
+}
+
+// merge adds what was found to what is owed already, and leaves out what runs
+// or is no more. In another run of the kernel each has all its attempts again.
+func merge(owed []Entry, found []Again, domains []hypervisor.Domain, now Entry) (out []Entry) {
+	for _, e := range owed {
+		if !startable(domains, e.Name, e.UUID) {
+			continue
+		}
+		if e.BootID != now.BootID {
+			e = Entry{Again: e.Again, BootID: now.BootID, Noted: now.Noted, Since: now.Since}
+		}
+		out = append(out, e)
+	}
+	for _, a := range found {
+		if !slices.ContainsFunc(out, func(e Entry) bool { return e.UUID == a.UUID }) {
+			out = append(out, Entry{Again: a, BootID: now.BootID, Noted: now.Noted, Since: now.Since})
+		}
+	}
+	slices.SortFunc(out, func(a, b Entry) int { return order(a.Again, b.Again) })
 	return out
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wherry-kvm/wherry/agent/boot"
 	"github.com/wherry-kvm/wherry/agent/cleanup"
 	"github.com/wherry-kvm/wherry/agent/config"
 	"github.com/wherry-kvm/wherry/agent/hook"
@@ -60,7 +61,7 @@ process do it, from the record. It always succeeds.`,
 		return nil
 	}
 	registerConfigFlags(cmd, &options)
-	cmd.Flags().BoolVar(&clean, "clean", false, "do what is owed to PROJECT NAME UUID")
+	cmd.Flags().BoolVar(&clean, "clean", false, "do what is owed to PROJECT NAME UUID, which ended before CALLED")
 	if err := cmd.Flags().MarkHidden("clean"); err != nil {
 		panic(err) // the flag is defined one line above
 	}
@@ -75,7 +76,7 @@ func (a *app) runHook(ctx context.Context, o config.Options, args []string) {
 	}
 	c := a.configOrDefault(o)
 	h := hook.Hook{Records: record.Dir(filepath.Join(c.StateDir, "records")), Log: a.quietLog(),
-		Detach: func(ref api.Ref, uuid string) error { return detach(o, ref, uuid) },
+		Called: called(), Detach: func(end hook.End) error { return detach(o, end) },
 		Tell: func(ctx context.Context, r api.HookRequest) error {
 			g, err := client.New("unix:"+c.Listen.Socket, client.TLS{})
 			if err != nil {
@@ -89,8 +90,18 @@ func (a *app) runHook(ctx context.Context, o config.Options, args []string) {
 	}
 }
 
+// called is when libvirt made this process, however long it took to come here;
+// 0 where that cannot be told.
+func called() time.Duration {
+	at, err := process.Own()
+	if err != nil {
+		return 0
+	}
+	return at
+}
+
 // detach starts a process that libvirt neither waits for nor ends with itself.
-func detach(o config.Options, ref api.Ref, uuid string) error {
+func detach(o config.Options, end hook.End) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -99,7 +110,7 @@ func detach(o config.Options, ref api.Ref, uuid string) error {
 	if o.File != "" {
 		args = append(args, "--config", o.File)
 	}
-	cmd := exec.Command(self, append(args, "--", ref.Project, ref.Name, uuid)...) //nolint:noctx // it outlives whoever starts it
+	cmd := exec.Command(self, append(args, "--", end.Ref.Project, end.Ref.Name, end.UUID, end.At.String())...) //nolint:noctx // it outlives whoever starts it
 	cmd.Dir = "/"
 	// A session of its own, and none of libvirt's pipes: libvirt would read from
 	// them until they are closed.
@@ -112,21 +123,22 @@ func detach(o config.Options, ref api.Ref, uuid string) error {
 
 // cleanDetached does what is owed. What fails stays noted, for the agent.
 func (a *app) cleanDetached(ctx context.Context, o config.Options, args []string) error {
-	if len(args) != 3 {
-		return usagef(nil, "missing: PROJECT NAME UUID")
+	if len(args) != 4 {
+		return usagef(nil, "missing: PROJECT NAME UUID CALLED")
+	}
+	at, err := time.ParseDuration(args[3])
+	if err != nil {
+		return usagef(nil, "CALLED: %v", err)
 	}
 	c := a.configOrDefault(o)
 	ctx, cancel := context.WithTimeout(ctx, cleanTimeout)
 	defer cancel()
 	place := shutdown.Place{Dir: c.StateDir}
-	e := hook.Ending{Draining: place.Marked, Cleaner: cleanup.Cleaner{Dir: filepath.Join(c.StateDir, "cleanup"),
-		Records: record.Dir(filepath.Join(c.StateDir, "records")), Runs: process.Finder{}.Runs, Log: a.quietLog(), Now: time.Now,
-		Targets: hook.WithoutLibvirt{Targets: connectors(c).Service(volume.Exec{}, nil)}}}
-	n, err := e.Owe(api.Ref{Project: args[0], Name: args[1]}, args[2])
-	if err != nil {
-		return failed("clean up", err)
-	}
-	if err := e.Clean(ctx, n); err != nil {
+	e := hook.Ending{ToRun: func(end hook.End) bool { return place.Marked() || boot.Owes(place, end.UUID, end.At) }, Since: process.Finder{}.Since,
+		Cleaner: cleanup.Cleaner{Dir: filepath.Join(c.StateDir, "cleanup"),
+			Records: record.Dir(filepath.Join(c.StateDir, "records")), Runs: process.Finder{}.Runs, Log: a.quietLog(), Now: time.Now,
+			Targets: hook.WithoutLibvirt{Targets: connectors(c).Service(volume.Exec{}, nil)}}}
+	if err := e.Clean(ctx, hook.End{Ref: api.Ref{Project: args[0], Name: args[1]}, UUID: args[2], At: at}); err != nil {
 		return failed("clean up", err)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/wherry-kvm/wherry/agent/boot"
 	"github.com/wherry-kvm/wherry/agent/config"
 	"github.com/wherry-kvm/wherry/agent/metrics"
 	"github.com/wherry-kvm/wherry/agent/operation"
@@ -42,6 +43,7 @@ type daemon struct {
 	digester *volume.Digester
 	runner   volume.Runner
 	peers    *peers
+	starts   *boot.Ledger // what has yet to be started again
 	work     sync.WaitGroup
 }
 
@@ -106,9 +108,12 @@ func (d *daemon) serve(ctx context.Context) error {
 		return err
 	}
 	defer s.incoming.Close()
+	if d.starts, err = boot.OpenLedger(d.place()); err != nil {
+		d.log.Error("some instances that ran before the host was down may not be started again", "error", err)
+	}
 	s.listener = d.listener(ctx, s)
 	server, err := http.New(http.Options{
-		Instances: s.instances, Actions: gatedActions{s.instances, s.drain.Refuse}, Migrations: gatedMigrations{s.migrations, s.drain.Refuse}, Rebuilds: s.rebuilds,
+		Instances: s.instances, Actions: gatedActions{s.instances, s.drain.Refuse, d.starts}, Migrations: gatedMigrations{s.migrations, s.drain.Refuse}, Rebuilds: s.rebuilds,
 		Incoming: gatedIncoming{s.incoming, s.drain.Refuse}, Operations: d.ops, Shutdowns: shutdowns{s.drain, s.listener, s.instances},
 		Templates: s.templates, Targets: s.targets, Hosts: s.host, Log: d.log.With("part", "http"),
 		Senders: d.config.Templates.Senders, Sent: d.metrics.SyncSent,

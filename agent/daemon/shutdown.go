@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/boot"
@@ -41,7 +40,8 @@ func (d *daemon) drain(s *services) *drain.Service {
 }
 
 func (d *daemon) listener(ctx context.Context, s *services) *hook.Listener {
-	return &hook.Listener{Ending: hook.Ending{Cleaner: d.cleaner(s), Draining: s.drain.Draining}, Records: d.records,
+	toRun := func(end hook.End) bool { return s.drain.Draining() || boot.Owes(d.place(), end.UUID, end.At) }
+	return &hook.Listener{Ending: hook.Ending{Cleaner: d.cleaner(s), ToRun: toRun, Since: process.Finder{}.Since}, Records: d.records,
 		Operation: func(ref api.Ref) string {
 			if k := d.ops.LockOf(ref); k != nil && k.Operation != "" {
 				return k.Kind
@@ -56,7 +56,11 @@ func (d *daemon) listener(ctx context.Context, s *services) *hook.Listener {
 func (d *daemon) hear(ctx context.Context, l *hook.Listener) {
 	for e := range d.hv.Subscribe(ctx) {
 		if e.Kind == hypervisor.KindLifecycle && e.Action == "stopped" {
-			_ = l.Ended(ctx, api.HookRequest{Name: e.Name, UUID: e.UUID, Operation: "release", Reason: e.Detail}) // never fails
+			r := api.HookRequest{Name: e.Name, UUID: e.UUID, Operation: "release", Reason: e.Detail}
+			if up, err := process.Uptime(); err == nil {
+				r.Called = api.Duration(max(up-time.Since(e.At), 0))
+			}
+			_ = l.Ended(ctx, r) // never fails
 		}
 	}
 	l.Wait()
@@ -77,10 +81,26 @@ func (g gatedPower) Start(ctx context.Context, name string, paused bool) error {
 	return g.Client.Start(ctx, name, paused)
 }
 
-// gatedActions refuses at once what would be refused later.
+// gatedActions refuses at once what would be refused later. What the operator
+// stops or deletes is not started again.
 type gatedActions struct {
 	*instance.Service
 	refuse func() error
+	starts *boot.Ledger
+}
+
+func (g gatedActions) Stop(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
+	if err := g.starts.Drop(ref); err != nil {
+		return api.Operation{}, api.NewProblem("internal", "%w", err)
+	}
+	return g.Service.Stop(ctx, ref, r, k)
+}
+
+func (g gatedActions) Delete(ctx context.Context, ref api.Ref, r api.DeleteRequest, k api.Idempotency) (api.Operation, error) {
+	if err := g.starts.Drop(ref); err != nil {
+		return api.Operation{}, api.NewProblem("internal", "%w", err)
+	}
+	return g.Service.Delete(ctx, ref, r, k)
 }
 
 func (g gatedActions) Create(ctx context.Context, project string, r api.CreateRequest, k api.Idempotency) (api.Operation, error) {
@@ -129,67 +149,6 @@ func (g gatedIncoming) Reserve(ctx context.Context, r api.IncomingRequest) (api.
 		return api.Incoming{}, err
 	}
 	return g.Service.Reserve(ctx, r)
-}
-
-// shutdownLook is how often is looked whether a shutdown that an earlier run of
-// the agent began is over.
-const shutdownLook = 200 * time.Millisecond
-
-// startAgain starts what ran when the host went down. Where the host still
-// goes down, by this agent or by a command, that is for the next start.
-func (d *daemon) startAgain(ctx context.Context, s *services) {
-	tick := time.NewTicker(shutdownLook)
-	defer tick.Stop()
-	for d.ops.InFlight()[drain.Kind] > 0 {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-	release, err := d.place().Hold()
-	if errors.Is(err, shutdown.ErrHeld) || s.drain.Began() {
-		return
-	}
-	if err == nil {
-		release()
-	}
-	log := d.log.With("part", "boot")
-	err = boot.Run(ctx, boot.Options{Enabled: d.config.Host.StartAgain, Place: d.place(), Records: d.records, Domains: d.hv.Domains,
-		BootID: shutdown.BootID, Log: log,
-		Start: func(ctx context.Context, ref api.Ref) error { return d.startAndWait(ctx, s, ref) },
-		Tell: func(a boot.Again, err error, last bool) {
-			d.metrics.StartAgain(err == nil, last)
-			detail := "started again after the host was down"
-			switch {
-			case err != nil && last:
-				detail = "could not be started again, and is not tried any more: " + err.Error()
-			case err != nil:
-				detail = "could not be started again yet: " + err.Error()
-			}
-			log.Info("after the host was down", "instance", a.Ref().String(), "what", detail)
-			d.ops.Publish(api.Event{Kind: "instance", Project: a.Project, Instance: a.Name, Detail: detail})
-		}})
-	if err != nil && ctx.Err() == nil {
-		log.Error("starting again what ran before the host was down", "error", err)
-	}
-}
-
-// startLook bounds one wait for a start, which is looked at again then.
-const startLook = time.Minute
-
-func (d *daemon) startAndWait(ctx context.Context, s *services, ref api.Ref) error {
-	op, err := s.instances.Start(ctx, ref, api.Idempotency{})
-	for err == nil && !op.Ended() && ctx.Err() == nil {
-		op, err = d.ops.Wait(ctx, op.ID, startLook)
-	}
-	switch {
-	case err != nil:
-		return err
-	case op.Error != nil:
-		return op.Error
-	}
-	return context.Cause(ctx)
 }
 
 // connectors are the configured connectors of targets.

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/wherry-kvm/wherry/agent/cleanup"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 )
@@ -24,7 +23,10 @@ type Hook struct {
 	// Tell tells the agent; nil = there is none.
 	Tell func(ctx context.Context, r api.HookRequest) error
 	// Detach has the work done by a process that libvirt does not wait for.
-	Detach func(ref api.Ref, uuid string) error
+	Detach func(end End) error
+	// Called is when libvirt called, as the time since the host was booted: it
+	// tells this end from a later one.
+	Called time.Duration
 	Log    *slog.Logger
 }
 
@@ -47,13 +49,14 @@ func (h Hook) Run(ctx context.Context, c Call, stdin io.Reader) error {
 	if h.Tell != nil {
 		ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 		defer cancel()
-		err = h.Tell(ctx, api.HookRequest{Name: c.Name, UUID: rec.UUID, Operation: c.Operation, Reason: c.Extra})
+		err = h.Tell(ctx, api.HookRequest{Name: c.Name, UUID: rec.UUID, Operation: c.Operation, Reason: c.Extra, Called: api.Duration(h.Called)})
 	}
 	if err == nil {
 		return nil
 	}
 	h.Log.Info("the agent does not answer, it is done without it", "instance", c.Name, "error", err)
-	if err := h.Detach(api.Ref{Project: rec.Project, Name: rec.Name}, rec.UUID); err != nil {
+	end := End{Ref: api.Ref{Project: rec.Project, Name: rec.Name}, UUID: rec.UUID, At: h.Called}
+	if err := h.Detach(end); err != nil {
 		return fmt.Errorf("cleaning up after %q: %w", c.Name, err)
 	}
 	return nil
@@ -69,51 +72,4 @@ func find(records record.Dir, name, uuid string) (api.Record, bool) {
 		return api.Record{}, false
 	}
 	return all[i], true
-}
-
-// Ending is what is known of the host when an instance ends.
-type Ending struct {
-	Cleaner cleanup.Cleaner
-	// Draining: the host is being shut down, and what runs is to run again.
-	Draining func() bool
-}
-
-// Owe notes what is owed to an instance that has ended. What is noted already
-// stays: whoever ended it said what is to become of it.
-func (e Ending) Owe(ref api.Ref, uuid string) (cleanup.Note, error) {
-	if n, owed, err := e.Cleaner.Owed(ref); err == nil && owed && n.UUID == uuid {
-		return n, nil
-	}
-	n := cleanup.Note{Project: ref.Project, Name: ref.Name, UUID: uuid, PowerState: "stopped", Since: e.Cleaner.Now().UTC()}
-	if e.Draining() {
-		n.PowerState = "" // as the shutdown noted it
-	}
-	return n, e.Cleaner.Owe(n)
-}
-
-const (
-	// goneWait is for the process to end: libvirt takes it for ended before.
-	goneWait = 30 * time.Second
-	goneLook = 50 * time.Millisecond
-)
-
-// Clean does what is owed once the process is gone. What it cannot do stays
-// noted, for the agent.
-func (e Ending) Clean(ctx context.Context, n cleanup.Note) error {
-	ctx, cancel := context.WithTimeout(ctx, goneWait)
-	defer cancel()
-	for {
-		err := e.Cleaner.Clean(ctx, n)
-		if !errors.Is(err, cleanup.ErrRuns) {
-			return err
-		}
-		timer := time.NewTimer(goneLook)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			// It runs: it was started again, and is owed nothing.
-			return e.Cleaner.Forget(n.Ref())
-		}
-	}
 }

@@ -21,7 +21,9 @@ import (
 )
 
 const (
-	uuid   = "5b7c1a9e-3f6d-4e55-9f1c-0d7a51a0c001"
+	uuid = "5b7c1a9e-3f6d-4e55-9f1c-0d7a51a0c001"
+	// called is when libvirt called, as a time since the boot.
+	called = time.Hour
 	domain = `<domain type='kvm'><name>vm</name><uuid>` + uuid + `</uuid></domain>`
 )
 
@@ -55,10 +57,11 @@ func TestReleased(t *testing.T) {
 type world struct {
 	records  record.Dir
 	told     []api.HookRequest
-	detached []api.Ref
+	detached []End
 	tell     error
 	targets  []api.Target
 	runs     atomic.Bool
+	since    atomic.Int64 // when its process was started, as a time since the boot
 	draining bool
 	cleaner  cleanup.Cleaner
 }
@@ -83,12 +86,23 @@ func (w *world) Modify(_ context.Context, r api.TargetsRequest) (api.TargetsResp
 func (w *world) hook() Hook {
 	return Hook{Records: w.records, Log: quiet,
 		Tell:   func(_ context.Context, r api.HookRequest) error { w.told = append(w.told, r); return w.tell },
-		Detach: func(ref api.Ref, _ string) error { w.detached = append(w.detached, ref); return nil }}
+		Called: called, Detach: func(end End) error { w.detached = append(w.detached, end); return nil }}
 }
 
 func (w *world) ending() Ending {
-	return Ending{Cleaner: w.cleaner, Draining: func() bool { return w.draining }}
+	return Ending{Cleaner: w.cleaner, ToRun: func(End) bool { return w.draining },
+		Since: func(string, string) (time.Duration, bool, error) {
+			return time.Duration(w.since.Load()), w.runs.Load(), nil
+		}}
 }
+
+// runsSince starts it at that time since the boot.
+func (w *world) runsSince(at time.Duration) {
+	w.since.Store(int64(at))
+	w.runs.Store(true)
+}
+
+var end = End{Ref: api.Ref{Project: "blue", Name: "vm"}, UUID: uuid, At: called}
 
 func (w *world) power(t *testing.T) string {
 	t.Helper()
@@ -124,8 +138,11 @@ func TestRun(t *testing.T) {
 		if len(w.told) != c.told || len(w.detached) != c.detached {
 			t.Errorf("%s: told %v, detached %v", c.name, w.told, w.detached)
 		}
-		if want := (api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}); c.told == 1 && w.told[0] != want {
+		if want := (api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Called: api.Duration(called)}); c.told == 1 && w.told[0] != want {
 			t.Errorf("%s: %s", c.name, cmp.Diff(want, w.told[0]))
+		}
+		if c.detached == 1 && w.detached[0] != end {
+			t.Errorf("%s: %s", c.name, cmp.Diff(end, w.detached[0]))
 		}
 	}
 }
@@ -160,7 +177,6 @@ func TestEnding(t *testing.T) {
 	} {
 		w := newWorld(t)
 		w.draining = c.draining
-		ref := api.Ref{Project: "blue", Name: "vm"}
 		if c.noted != "-" {
 			if err := w.cleaner.Owe(cleanup.Note{Project: "blue", Name: "vm", UUID: uuid, PowerState: c.noted}); err != nil {
 				t.Fatal(err)
@@ -168,11 +184,7 @@ func TestEnding(t *testing.T) {
 		}
 		e := w.ending()
 		for range 2 { // the agent and the hook may both do it
-			n, err := e.Owe(ref, uuid)
-			if err == nil {
-				err = e.Clean(t.Context(), n)
-			}
-			if err != nil {
+			if err := e.Clean(t.Context(), end); err != nil {
 				t.Errorf("%s: %v", c.name, err)
 			}
 			if c.noted == "running" {
@@ -192,34 +204,111 @@ func TestEnding(t *testing.T) {
 }
 
 // Libvirt takes it for ended before its process is; and one that was started
-// again is left alone.
+// again is left alone, however that is found out.
 func TestEndingWaitsForTheProcess(t *testing.T) {
-	for name, ends := range map[string]bool{"it ends": true, "it was started again": false} {
+	for _, c := range []struct {
+		name  string
+		since time.Duration // of the process that is there
+		ends  bool
+		took  time.Duration
+	}{
+		{"it ends", called / 2, true, 3 * time.Second},
+		{"it does not end", called / 2, false, goneWait},
+		{"it was started again", called + 1, false, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, began := newWorld(t), time.Now()
+				w.runsSince(c.since)
+				if c.ends {
+					time.AfterFunc(c.took, func() { w.runs.Store(false) })
+				}
+				if err := w.ending().Clean(t.Context(), end); err != nil {
+					t.Error(err)
+				}
+				if disconnected := len(w.targets) > 0; disconnected != c.ends {
+					t.Errorf("disconnected %v", w.targets)
+				}
+				if notes, _ := w.cleaner.Pending(); len(notes) != 0 {
+					t.Errorf("owed still %v", notes)
+				}
+				if got, want := w.power(t), map[bool]string{true: "stopped", false: "running"}[c.ends]; got != want {
+					t.Errorf("it is %s; want %s", got, want)
+				}
+				if took := time.Since(began); took < c.took || took > c.took+time.Second {
+					t.Errorf("it took %s; want %s", took, c.took)
+				}
+			})
+		})
+	}
+}
+
+// It is started again while its first process is waited for: the note of the
+// hook is taken back, and one that others have made since is not.
+func TestStartedAgainMeanwhile(t *testing.T) {
+	for _, others := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
-			w.runs.Store(true)
-			if ends {
-				time.AfterFunc(3*time.Second, func() { w.runs.Store(false) })
+			w.runsSince(called / 2)
+			time.AfterFunc(time.Second, func() {
+				if n := (cleanup.Note{Project: "blue", Name: "vm", UUID: uuid, PowerState: "stopped", Since: time.Now().UTC()}); others {
+					if err := w.cleaner.Owe(n); err != nil {
+						t.Error(err)
+					}
+				}
+				w.runsSince(called + time.Second)
+			})
+			if err := w.ending().Clean(t.Context(), end); err != nil {
+				t.Error(err)
 			}
-			n, err := w.ending().Owe(api.Ref{Project: "blue", Name: "vm"}, uuid)
-			if err == nil {
-				err = w.ending().Clean(t.Context(), n)
+			if notes, err := w.cleaner.Pending(); len(notes) > 0 != others || err != nil {
+				t.Errorf("owed %v, %v; want what others noted: %t", notes, err, others)
 			}
-			if err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-			if disconnected := len(w.targets) > 0; disconnected != ends {
-				t.Errorf("%s: disconnected %v", name, w.targets)
-			}
-			if notes, _ := w.cleaner.Pending(); len(notes) != 0 {
-				t.Errorf("%s: owed still %v", name, notes)
+			if len(w.targets) > 0 || w.power(t) != "running" {
+				t.Errorf("disconnected %v, it is %s", w.targets, w.power(t))
 			}
 		})
 	}
 }
 
+// A start that is under way has connected what would be disconnected, and has
+// no process yet.
+func TestStartUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, ends := range []time.Duration{2 * time.Second, 2 * goneWait} {
+			w := newWorld(t)
+			release, err := w.cleaner.Guard(t.Context(), end.Ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			starts := cleanup.Note{Project: "blue", Name: "vm", UUID: uuid, Since: time.Now().UTC()}
+			if err := w.cleaner.Owe(starts); err != nil {
+				t.Fatal(err)
+			}
+			timer := time.AfterFunc(ends, func() {
+				w.runsSince(called + time.Second)
+				if err := w.cleaner.Forget(end.Ref); err != nil {
+					t.Error(err)
+				}
+				release()
+			})
+			err = w.ending().Clean(t.Context(), end)
+			if hangs := ends > goneWait; hangs != errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a start of %s: %v", ends, err)
+			}
+			if timer.Stop() {
+				release()
+			}
+			if len(w.targets) > 0 || w.power(t) != "running" {
+				t.Errorf("a start of %s: disconnected %v, it is %s", ends, w.targets, w.power(t))
+			}
+		}
+	})
+}
+
 // The agent's ear: an operation that holds the instance does it itself.
 func TestListener(t *testing.T) {
+	later := api.Duration(called)
 	for _, c := range []struct {
 		name   string
 		r      api.HookRequest
@@ -228,6 +317,8 @@ func TestListener(t *testing.T) {
 		want   string
 		owed   int
 	}{
+		{"runs again", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Called: later}, "", false, "running", 0},
+		{"runs again under a migration", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Called: later}, "migrate", false, "running", 0},
 		{"free", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "", false, "stopped", 0},
 		{"only stopped", api.HookRequest{Name: "vm", UUID: uuid, Operation: "stopped"}, "", false, "running", 0},
 		{"moved", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Reason: "migrated"}, "", false, "running", 0},
@@ -238,6 +329,9 @@ func TestListener(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
+			if c.r.Called != 0 {
+				w.runsSince(called + time.Second)
+			}
 			locked := 0
 			l := &Listener{Ending: w.ending(), Records: w.records, Log: quiet, Work: t.Context(), Operation: func(api.Ref) string { return c.holder }, Migration: "migrate",
 				Lock: func(context.Context, api.Ref, string) (func(), error) {
@@ -258,6 +352,23 @@ func TestListener(t *testing.T) {
 				t.Errorf("it is %s, %d locks; want %s", got, locked, c.want)
 			}
 		})
+	}
+}
+
+// Whoever had the lock may have started it again: by an operation, which has
+// its process, or by hand, when nobody knows.
+func TestListenerLooksUnderTheLock(t *testing.T) {
+	for name, since := range map[string]time.Duration{"by an operation": called + time.Second, "at a time that is not known": 0} {
+		w := newWorld(t)
+		l := &Listener{Ending: w.ending(), Records: w.records, Log: quiet, Work: t.Context(), Operation: func(api.Ref) string { return "" },
+			Lock: func(context.Context, api.Ref, string) (func(), error) { w.runsSince(since); return func() {}, nil }}
+		if err := l.Ended(t.Context(), api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Called: api.Duration(called)}); err != nil {
+			t.Error(err)
+		}
+		l.Wait()
+		if notes, err := w.cleaner.Pending(); len(notes) > 0 || err != nil || len(w.targets) > 0 || w.power(t) != "running" {
+			t.Errorf("%s: owed %v, %v, disconnected %v, it is %s", name, notes, err, w.targets, w.power(t))
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -48,48 +49,60 @@ func (l *Listener) handle(r api.HookRequest) {
 	if !ok {
 		return
 	}
-	ref := api.Ref{Project: rec.Project, Name: rec.Name}
+	end := End{Ref: api.Ref{Project: rec.Project, Name: rec.Name}, UUID: rec.UUID, At: r.Called.Std()}
 	// An operation knows what the end means to it, and does what is owed; but a
 	// migration that lost its instance is over, and knows of no clean-up.
-	if kind := l.Operation(ref); kind != "" {
+	if kind := l.Operation(end.Ref); kind != "" {
 		if kind == l.Migration {
-			l.owe(ref, rec.UUID)
+			l.owe(end)
 		}
 		return
 	}
 	// Without the lock: where it runs again, somebody may want to act on it.
-	if !l.gone(rec.Name, rec.UUID) {
+	if !l.gone(end) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(l.Work, lockWait)
-	unlock, err := l.Lock(ctx, ref, "clean-up")
+	unlock, err := l.Lock(ctx, end.Ref, "clean-up")
 	cancel()
 	if err != nil {
 		return // likewise
 	}
 	defer unlock()
-	if err := l.Cleaner.Clean(l.Work, l.owe(ref, rec.UUID)); err != nil {
-		l.Log.Warn("something is left to be cleaned up; it is tried again", "instance", ref.String(), "error", err)
+	// Under the lock: whoever had it may have started it again.
+	o, owed := l.owe(end)
+	if !owed {
+		return
+	}
+	err = l.Cleaner.Clean(l.Work, o.Note)
+	if errors.Is(err, cleanup.ErrRuns) {
+		err = l.takeBack(o)
+	}
+	if err != nil {
+		l.Log.Warn("something is left to be cleaned up; it is tried again", "instance", end.Ref.String(), "error", err)
 	}
 }
 
-func (l *Listener) owe(ref api.Ref, uuid string) cleanup.Note {
-	n, err := l.Owe(ref, uuid)
+func (l *Listener) owe(end End) (Owed, bool) {
+	o, owed, err := l.Owe(end)
 	if err != nil {
-		l.Log.Warn("what is owed to an instance is not noted", "instance", ref.String(), "error", err)
+		l.Log.Warn("what is owed to an instance is not noted", "instance", end.Ref.String(), "error", err)
 	}
-	return n
+	return o, owed
 }
 
 // gone waits for the process to end; false where it was started again.
-func (l *Listener) gone(name, uuid string) bool {
+func (l *Listener) gone(end End) bool {
 	ctx, cancel := context.WithTimeout(l.Work, goneWait)
 	defer cancel()
 	tick := time.NewTicker(goneLook)
 	defer tick.Stop()
 	for {
-		if runs, err := l.Cleaner.Runs(name, uuid); err != nil || !runs {
+		if runs, err := l.Cleaner.Runs(end.Ref.Name, end.UUID); err != nil || !runs {
 			return err == nil
+		}
+		if l.runsAgain(end) {
+			return false
 		}
 		select {
 		case <-tick.C:

@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/wherry-kvm/wherry/agent/cleanup"
 	"github.com/wherry-kvm/wherry/agent/inspect"
@@ -72,6 +73,11 @@ func (s *Service) startNow(ctx context.Context, ref api.Ref, last func() error) 
 	if !managed {
 		return s.makeProcess(ctx, ref, last)
 	}
+	release, err := s.guard(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer release()
 	// What a start that is lost or fails has connected is owed a clean-up. The
 	// power state is not: the instance was to run.
 	note := s.note(ref, d.UUID, "")
@@ -87,6 +93,26 @@ func (s *Service) startNow(ctx context.Context, ref api.Ref, last func() error) 
 	}
 	s.forget(ref, d.UUID)
 	return nil
+}
+
+// guardWait is for a clean-up after the last run by another process.
+const guardWait = time.Minute
+
+// guard keeps the clean-up away that libvirt's hook has another process do
+// after the last run: it would disconnect what is connected here.
+func (s *Service) guard(ctx context.Context, ref api.Ref) (release func(), err error) {
+	wait, cancel := context.WithTimeout(ctx, guardWait)
+	defer cancel()
+	release, err = s.Cleaner.Guard(wait, s.note(ref, "", "").Ref())
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return nil, context.Cause(ctx)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, api.NewProblem("busy", "%q is being cleaned up after: %w", ref, err)
+	case err != nil:
+		return nil, api.NewProblem("internal", "%w", err)
+	}
+	return release, nil
 }
 
 // forget: to an instance that runs nothing is owed.

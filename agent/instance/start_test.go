@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
@@ -54,6 +55,27 @@ func TestStartFails(t *testing.T) {
 	w.failed(w.Start(t.Context(), ref, api.Idempotency{}))("target-failed")
 	if got := w.libvirt.deeds(); slices.Contains(got[3:], "start") {
 		t.Errorf("did %v; want no start without its storage", got)
+	}
+}
+
+// What another process is disconnecting is not connected before that is over.
+func TestStartWaitsForACleanUp(t *testing.T) {
+	w := newWorld(t)
+	w.have(hypervisor.Shutoff, true)
+	release, err := w.Cleaner.Guard(t.Context(), api.Ref{Project: api.DefaultProject, Name: "vm"})
+	must(t, err)
+	op, err := w.Start(t.Context(), ref, api.Idempotency{})
+	must(t, err)
+	if op, err := w.Operations.Wait(t.Context(), op.ID, 100*time.Millisecond); err != nil || op.Ended() {
+		t.Errorf("operation %+v, %v; want it waiting", op, err)
+	}
+	if got := w.libvirt.deeds(); len(got) != 0 {
+		t.Errorf("did %v meanwhile", got)
+	}
+	release()
+	w.succeeded(op, nil)
+	if got := w.libvirt.deeds(); !slices.Equal(got, []string{"targets true", "start"}) {
+		t.Errorf("did %v", got)
 	}
 }
 

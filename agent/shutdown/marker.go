@@ -98,6 +98,10 @@ func (p Place) Take() (m Marker, ok bool, err error) {
 	return p.read(takenName)
 }
 
+// Taken gives the marker that was taken up and not done with; false where there
+// is none.
+func (p Place) Taken() (m Marker, ok bool, err error) { return p.read(takenName) }
+
 // Done forgets the marker that was taken up.
 func (p Place) Done() error { return durable.Remove(filepath.Join(p.Dir, takenName)) }
 

@@ -92,4 +92,8 @@ type HookRequest struct {
 	Operation string `json:"operation"`
 	// Reason is why it ended, where libvirt says; "migrated" for one that moved.
 	Reason string `json:"reason,omitempty"`
+	// Called is when libvirt called its hook, as the time since the host was
+	// booted; 0 = not known. An instance whose process was started later runs
+	// again, and is not what ended.
+	Called Duration `json:"called,omitempty"`
 }

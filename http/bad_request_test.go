@@ -144,6 +144,11 @@ var badRequests = []struct {
 	{name: "reservation without an operation", method: "POST", path: "/v1/incoming", body: jsonWith(aReservation, "operation", `""`), field: "operation"},
 	{name: "reservation with a disk twice", method: "POST", path: "/v1/incoming", body: jsonWith(aReservation, "disks", `[{"target":"vda","place":{"path":"/a"}},{"target":"vda","place":{"path":"/b"}}]`), field: "disks[1].target", loose: true},
 	{name: "reservation of a negative size", method: "POST", path: "/v1/incoming", body: jsonWith(aReservation, "disks", `[{"target":"vda","place":{"path":"/a"},"virtual_size":-1}]`), field: "disks[0].virtual_size"},
+	{name: "decision for nobody", method: "POST", path: "/v1/operations/op1/resolve", body: `{}`, field: "keep"},
+	{name: "decision for a third", method: "POST", path: "/v1/operations/op1/resolve", body: `{"keep":"both"}`, field: "keep"},
+	{name: "decision on hearsay", method: "POST", path: "/v1/operations/op1/resolve", body: `{"keep":"source","other_host":"perhaps"}`, field: "other_host"},
+	{name: "decision with a flag", method: "POST", path: "/v1/operations/op1/resolve", body: `{"keep":"source","force":true}`, field: "force"},
+	{name: "copy to be done nothing to", method: "POST", path: "/v1/incoming/in1/settle", body: `{"act":"remove"}`, field: "act"},
 	{name: "record of another form", method: "POST", path: "/v1/incoming/in1/commit", body: `{"record":{"project":"default","name":"a/b","uuid":"x","domain_xml":"<domain/>","disks":[],"power_state":"","updated_at":"2026-11-21T10:00:00Z"}}`, field: "record.name", loose: true},
 	{name: "record of no time", method: "POST", path: "/v1/incoming/in1/commit", body: `{"record":{"updated_at":"yesterday"}}`, field: "record.updated_at"},
 }

@@ -166,6 +166,10 @@ func everyCall(a *agent, s *seen) []struct {
 			return anIncoming, nil
 		},
 		RemoveFn: func(_ context.Context, id string) error { s.note("remove", id); return nil },
+		SettleFn: func(_ context.Context, id string, r api.SettleRequest) (api.Incoming, error) {
+			s.note(id, r)
+			return anIncoming, nil
+		},
 	}
 	a.operations = fakeOperations{
 		GetFn: func(_ context.Context, id string) (api.Operation, error) { s.note("get", id); return anOp, nil },
@@ -178,6 +182,10 @@ func everyCall(a *agent, s *seen) []struct {
 			return anOp, nil
 		},
 		CancelFn: func(_ context.Context, id string) (api.Operation, error) { s.note("cancel", id); return anOp, nil },
+		ResolveFn: func(_ context.Context, id string, r api.ResolveRequest) (api.Operation, error) {
+			s.note(id, r)
+			return anOp, nil
+		},
 	}
 	a.templates = fakeTemplates{
 		ListFn: func(context.Context) (api.TemplateList, error) {
@@ -266,6 +274,7 @@ func everyCall(a *agent, s *seen) []struct {
 		{"GET /v1/operations/:id", func(x ctx, c cl) (any, error) { return c.OperationWait(x, "op1", time.Second) }, []any{"op1", time.Second}, anOp},
 		{"GET /v1/operations/:id", func(x ctx, c cl) (any, error) { return c.OperationWait(x, "op1", time.Hour) }, []any{"op1", time.Minute}, anOp},
 		{"DELETE /v1/operations/:id", func(x ctx, c cl) (any, error) { return c.Cancel(x, "op1") }, []any{"cancel", "op1"}, anOp},
+		{"POST /v1/operations/:id/resolve", func(x ctx, c cl) (any, error) { return c.Resolve(x, "op1", aResolve, "k8") }, []any{"op1", aResolve}, anOp},
 		{"GET /v1/templates", func(x ctx, c cl) (any, error) { return c.Templates(x) }, nil, []api.Template{aTemplate}},
 		{"GET /v1/templates", func(x ctx, c cl) (any, error) { return c.UnownedFiles(x) }, nil, []api.UnownedFile{anUnowned}},
 		{"GET /v1/templates/:id", func(x ctx, c cl) (any, error) { return c.Template(x, "rocky9") }, []any{"get", "rocky9"}, aTemplate},
@@ -279,12 +288,18 @@ func everyCall(a *agent, s *seen) []struct {
 		{"GET /v1/incoming/:id", func(x ctx, c cl) (any, error) { return c.Incoming(x, "in1") }, []any{"get", "in1"}, anIncoming},
 		{"POST /v1/incoming/:id/renew", func(x ctx, c cl) (any, error) { return c.Renew(x, "in1") }, []any{"renew", "in1"}, anIncoming},
 		{"POST /v1/incoming/:id/commit", func(x ctx, c cl) (any, error) { return c.Commit(x, "in1", commit) }, []any{"in1", commit}, anIncoming},
+		{"POST /v1/incoming/:id/settle", func(x ctx, c cl) (any, error) { return c.Settle(x, "in1", aSettle) }, []any{"in1", aSettle}, anIncoming},
 		{"DELETE /v1/incoming/:id", func(x ctx, c cl) (any, error) { return nil, c.RemoveIncoming(x, "in1") }, []any{"remove", "in1"}, nil},
 		{"GET /livez", func(x ctx, c cl) (any, error) { return nil, c.Live(x) }, nil, nil},
 		{"GET /readyz", func(x ctx, c cl) (any, error) { return nil, c.Ready(x) }, []any{"ready"}, nil},
 		{"GET /metrics", func(x ctx, c cl) (any, error) { b, err := c.Metrics(x); return string(b), err }, []any{"metrics"}, "up 1\n"},
 	}
 }
+
+var (
+	aResolve = api.ResolveRequest{Keep: api.SideDestination, OtherHost: api.OtherHasIt}
+	aSettle  = api.SettleRequest{Act: api.SettleHold, Why: "it is on neither host"}
+)
 
 // sameOnTheWire takes a missing list or map and an empty one for the same.
 var sameOnTheWire = cmpopts.EquateEmpty()

@@ -78,6 +78,11 @@ type fakeIncoming struct {
 	GetFn     func(ctx context.Context, id string) (api.Incoming, error)
 	CommitFn  func(ctx context.Context, id string, r api.CommitRequest) (api.Incoming, error)
 	RemoveFn  func(ctx context.Context, id string) error
+	SettleFn  func(ctx context.Context, id string, r api.SettleRequest) (api.Incoming, error)
+}
+
+func (f *fakeIncoming) Settle(ctx context.Context, id string, r api.SettleRequest) (api.Incoming, error) {
+	return f.SettleFn(ctx, id, r)
 }
 
 func (f *fakeIncoming) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, error) {
@@ -108,6 +113,12 @@ type fakeOperations struct {
 	WaitFn   func(ctx context.Context, id string, d time.Duration) (api.Operation, error)
 	CancelFn func(ctx context.Context, id string) (api.Operation, error)
 	EventsFn func(ctx context.Context, after uint64) (<-chan api.Event, error)
+
+	ResolveFn func(ctx context.Context, id string, r api.ResolveRequest) (api.Operation, error)
+}
+
+func (f *fakeOperations) Resolve(ctx context.Context, id string, r api.ResolveRequest) (api.Operation, error) {
+	return f.ResolveFn(ctx, id, r)
 }
 
 func (f *fakeOperations) Get(ctx context.Context, id string) (api.Operation, error) {

@@ -35,8 +35,8 @@ func TestRoles(t *testing.T) {
 	a.hosts.HostFn = func(context.Context) (api.Host, error) { return api.Host{}, reached }
 	url := a.serveTLS(t, ca.issue("server", soon(), "wherry-peer"))
 	peerRoutes := a.server.PeerRoutes()
-	if len(peerRoutes) != 9 {
-		t.Errorf("%d routes are open to peers, not 9", len(peerRoutes))
+	if len(peerRoutes) != 10 {
+		t.Errorf("%d routes are open to peers, not 10", len(peerRoutes))
 	}
 	for _, role := range []struct {
 		name  string

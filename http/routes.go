@@ -49,6 +49,7 @@ func (s *Server) routes() []route {
 		route{get, "/v1/operations", s.listOperations, false, []string{"project", "instance", "status"}},
 		route{get, operation, s.getOperation, false, []string{"wait"}},
 		route{del, operation, s.cancelOperation, false, nil},
+		route{post, operation + "/resolve", s.resolveOperation, false, nil},
 		route{get, "/v1/events", s.events, false, nil},
 
 		route{get, "/v1/templates", s.listTemplates, false, nil},
@@ -68,6 +69,7 @@ func (s *Server) routes() []route {
 		route{del, incoming, s.removeIncoming, true, nil},
 		route{post, incoming + "/renew", s.renewIncoming, true, nil},
 		route{post, incoming + "/commit", s.commitIncoming, true, nil},
+		route{post, incoming + "/settle", s.settleIncoming, true, nil},
 	)
 }
 

@@ -75,6 +75,9 @@ type Incoming interface {
 	Renew(ctx context.Context, id string) (api.Incoming, error)
 	Get(ctx context.Context, id string) (api.Incoming, error)
 	Commit(ctx context.Context, id string, r api.CommitRequest) (api.Incoming, error)
+	// Settle acts on a copy whose migration ended unclearly, as its source says.
+	// It returns "conflict" where the copy is not one to be acted on so.
+	Settle(ctx context.Context, id string, r api.SettleRequest) (api.Incoming, error)
 	// Remove takes back all that the reservation made, and nothing else.
 	Remove(ctx context.Context, id string) error
 }
@@ -88,6 +91,10 @@ type Operations interface {
 	Wait(ctx context.Context, id string, d time.Duration) (api.Operation, error)
 	// Cancel asks for it; asking twice is no error.
 	Cancel(ctx context.Context, id string) (api.Operation, error)
+	// Resolve settles an operation in needs_decision and returns when that has
+	// begun. The same once more is no error. It returns "conflict", naming why,
+	// where it could make two running copies or destroy the only one.
+	Resolve(ctx context.Context, id string, r api.ResolveRequest) (api.Operation, error)
 	// Events replays the events after an id and goes on live. The channel is
 	// closed when ctx ends, or when its reader is too slow to keep up.
 	Events(ctx context.Context, after uint64) (<-chan api.Event, error)

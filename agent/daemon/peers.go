@@ -129,6 +129,11 @@ func (p peer) Commit(ctx context.Context, id string, r api.CommitRequest) (api.I
 	return within(ctx, 3*shortTimeout, func(ctx context.Context) (api.Incoming, error) { return p.c.Commit(ctx, id, r) })
 }
 
+// Settle may have to wait, as Remove does, until a QEMU has gone.
+func (p peer) Settle(ctx context.Context, id string, r api.SettleRequest) (api.Incoming, error) {
+	return within(ctx, removeTimeout, func(ctx context.Context) (api.Incoming, error) { return p.c.Settle(ctx, id, r) })
+}
+
 func (p peer) Remove(ctx context.Context, id string) error {
 	_, err := within(ctx, removeTimeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, p.c.RemoveIncoming(ctx, id) })
 	return err

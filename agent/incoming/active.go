@@ -72,18 +72,11 @@ func (s *Service) addActive(ctx context.Context, d hypervisor.Domain, out active
 		if inactive && !d.Persistent {
 			continue
 		}
-		xml, err := s.Hypervisor.XML(ctx, d.Name, inactive)
-		if errors.Is(err, hypervisor.ErrNoDomain) {
-			return nil // gone since the list was made
-		}
+		disks, err := s.disksOf(ctx, d.Name, inactive)
 		if err != nil {
 			return err
 		}
-		parsed, err := domainxml.Parse(xml)
-		if err != nil {
-			return fmt.Errorf("reading its XML: %w", err)
-		}
-		for _, x := range parsed.Disks {
+		for _, x := range disks {
 			if x.ReadOnly || x.Source == "" || x.Device == "cdrom" || x.Device == "floppy" {
 				continue
 			}
@@ -93,4 +86,38 @@ func (s *Service) addActive(ctx context.Context, d hypervisor.Domain, out active
 		}
 	}
 	return nil
+}
+
+// disksOf reads a definition's disks; one that is gone since has none.
+func (s *Service) disksOf(ctx context.Context, name string, inactive bool) ([]domainxml.Disk, error) {
+	xml, err := s.Hypervisor.XML(ctx, name, inactive)
+	if errors.Is(err, hypervisor.ErrNoDomain) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := domainxml.Parse(xml)
+	if err != nil {
+		return nil, fmt.Errorf("reading its XML: %w", err)
+	}
+	return parsed.Disks, nil
+}
+
+// paths are the files of a definition's disks, with all their layers.
+func (s *Service) paths(ctx context.Context, name string, inactive bool) ([]string, error) {
+	disks, err := s.disksOf(ctx, name, inactive)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, d := range disks {
+		if d.Source != "" {
+			out = append(out, d.Source)
+		}
+		for _, l := range d.Chain {
+			out = append(out, l.Path)
+		}
+	}
+	return out, nil
 }

@@ -51,7 +51,7 @@ func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (a
 		s.Log.Warn("reading the figures of a migration", "instance", res.Request.Name, "error", err)
 	}
 	if err := s.update(e, func(r *reservation) {
-		r.State, r.EndedAt = committed, s.Now()
+		r.State, r.EndedAt, r.Held = committed, s.Now(), nil
 		r.Downtime, r.Memory = job.Downtime, job.MemDone
 	}); err != nil {
 		return api.Incoming{}, api.NewProblem("internal", "%w", err).WithPhase("commit")
@@ -156,7 +156,11 @@ func (s *Service) remove(ctx context.Context, e *entry, wanted func(reservation)
 	case !closed:
 		return nil
 	}
-	if err := s.waitGone(ctx, res.Request); err != nil {
+	err = s.waitGone(ctx, res.Request)
+	if err == nil {
+		err = s.unused(ctx, res)
+	}
+	if err != nil {
 		return errors.Join(err, s.update(e, func(r *reservation) { r.State, r.Error = res.State, res.Error }))
 	}
 	var errs []error
@@ -213,7 +217,8 @@ func poolsOf(r api.IncomingRequest) []string {
 	return out
 }
 
-// waitGone waits until no QEMU of the instance is left here.
+// waitGone waits until no QEMU of the instance is left here, by libvirt's word
+// and by the host's processes: libvirt forgets one a moment before it has ended.
 func (s *Service) waitGone(ctx context.Context, r api.IncomingRequest) error {
 	deadline := time.NewTimer(vanishWait)
 	defer deadline.Stop()
@@ -221,9 +226,12 @@ func (s *Service) waitGone(ctx context.Context, r api.IncomingRequest) error {
 	defer tick.Stop()
 	for {
 		state, running := s.domainState(ctx, r)
+		var left error
 		switch {
 		case state == "":
-			return nil
+			if left = s.processGone(r); left == nil {
+				return nil
+			}
 		case state == "shutoff":
 			return api.NewProblem("conflict", "%q is defined at the destination, where it has been shut down: its volumes stay", r.Name)
 		case running:
@@ -232,9 +240,12 @@ func (s *Service) waitGone(ctx context.Context, r api.IncomingRequest) error {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
+			if left != nil {
+				return left
+			}
 			return api.NewProblem("conflict", "%q is still %s at the destination: its volumes stay", r.Name, state)
 		case <-ctx.Done():
-			return ctx.Err()
+			return errors.Join(ctx.Err(), left)
 		}
 	}
 }

@@ -215,13 +215,14 @@ func TestLeaseRunsOut(t *testing.T) {
 		files   []string
 		journal int
 		state   string // of the reservation, where it is still there
+		held    bool
 	}{
-		{"the instance is not here", nil, nil, nil, 0, ""},
-		{"it runs here", []hypervisor.Domain{{Name: "vm", UUID: uuid, State: hypervisor.Running}}, nil, []string{"vm.qcow2"}, 1, "committed"},
-		{"it has shut down here", []hypervisor.Domain{{Name: "vm", UUID: uuid, State: hypervisor.Shutoff}}, nil, []string{"vm.qcow2"}, 1, "committed"},
-		{"it is arriving", []hypervisor.Domain{{Name: "vm", UUID: uuid, State: hypervisor.Paused, Incoming: true}}, nil, []string{"vm.qcow2"}, 1, "ready"},
-		{"it is paused", []hypervisor.Domain{{Name: "vm", UUID: uuid, State: hypervisor.Paused}}, nil, []string{"vm.qcow2"}, 1, "ready"},
-		{"libvirt does not answer", []hypervisor.Domain{{Name: "vm", UUID: uuid}}, hypervisor.ErrDown, []string{"vm.qcow2"}, 1, "ready"},
+		{"the instance is not here", nil, nil, nil, 0, "", false},
+		{"it runs here", []hypervisor.Domain{{Name: "vm", UUID: uuid, State: hypervisor.Running}}, nil, []string{"vm.qcow2"}, 1, "committed", false},
+		{"it has shut down here", []hypervisor.Domain{{Name: "vm", UUID: uuid, State: hypervisor.Shutoff}}, nil, []string{"vm.qcow2"}, 1, "committed", false},
+		{"it is arriving", []hypervisor.Domain{{Name: "vm", UUID: uuid, State: hypervisor.Paused, Incoming: true}}, nil, []string{"vm.qcow2"}, 1, "ready", false},
+		{"it is paused", []hypervisor.Domain{{Name: "vm", UUID: uuid, State: hypervisor.Paused}}, nil, []string{"vm.qcow2"}, 1, "ready", true},
+		{"libvirt does not answer", []hypervisor.Domain{{Name: "vm", UUID: uuid}}, hypervisor.ErrDown, []string{"vm.qcow2"}, 1, "ready", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -245,7 +246,10 @@ func TestLeaseRunsOut(t *testing.T) {
 			if err != nil || in.State != c.state {
 				t.Fatalf("reservation %+v, %v; want %s", in, err, c.state)
 			}
-			if c.state == "ready" && !in.Lease.Equal(w.clock().Add(lease)) {
+			if (in.Held != "") != c.held {
+				t.Errorf("held: %q", in.Held)
+			}
+			if c.state == "ready" && !c.held && !in.Lease.Equal(w.clock().Add(lease)) {
 				t.Errorf("lease %s; want another term", in.Lease)
 			}
 		})

@@ -34,6 +34,13 @@ type reservation struct {
 	Places  []api.IncomingPlace `json:"places"`
 	Error   *api.Problem        `json:"error,omitempty"`
 	EndedAt time.Time           `json:"ended_at"`
+	// Ran: the guest was seen here, running or shut down after it had. What it
+	// wrote is nowhere else.
+	Ran bool `json:"ran,omitempty"`
+	// Held: the lease's end does not end it, someone must decide first.
+	Held *hold `json:"held,omitempty"`
+	// Choice is what was decided here, from before it is acted on.
+	Choice *api.ResolveRequest `json:"choice,omitempty"`
 	// Downtime and Memory are the finished migration's.
 	Downtime time.Duration `json:"downtime"`
 	Memory   int64         `json:"memory"`
@@ -170,7 +177,12 @@ func (s *Service) view(ctx context.Context, e *entry) api.Incoming {
 		in.Progress = allocated(r)
 	}
 	in.Downtime, in.MemoryBytes = api.Duration(r.Downtime), r.Memory
-	in.Domain, in.Running = s.domainState(ctx, r.Request)
+	in.Domain, in.Reason, in.Running = s.domain(ctx, r.Request)
+	if r.Held != nil {
+		// Facts for whoever decides. Looking through all processes is not for
+		// every renewal.
+		in.Held, in.Process = r.Held.Why, s.process(r.Request)
+	}
 	return in
 }
 

@@ -197,7 +197,7 @@ func newWorld(t testing.TB) *world {
 	}
 	w := &world{t: t, pool: folder(), other: folder(), store: store.Memory(), runner: &runner{}, libvirt: &libvirt{},
 		reg: &registry{copies: map[string]string{}, refs: map[string]string{}}, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	w.options = incoming.Options{Hypervisor: w.libvirt, Templates: w.reg, Store: w.store, Records: record.Dir(t.TempDir()),
+	w.options = incoming.Options{Hypervisor: w.libvirt, Templates: w.reg, Power: w.libvirt, Store: w.store, Records: record.Dir(t.TempDir()),
 		Host: hostFn(func() api.Host {
 			return api.Host{Pools: []api.Pool{{Name: "default", Path: w.pool, Active: true}, {Name: "other", Path: w.other, Active: true}, {Name: "off", Path: t.TempDir()}}}
 		}),

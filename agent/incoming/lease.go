@@ -30,10 +30,8 @@ func (s *Service) Sweep(ctx context.Context) {
 	}
 }
 
-// expire ends one reservation that its source has abandoned. Where the
-// instance is tells how: here, running or shut down since, and it is ours to
-// keep; nowhere here, and what was made for it goes. While it is arriving,
-// paused, or libvirt does not answer, nothing is done for another term.
+// expire ends one reservation that its source has abandoned, as the state of
+// the instance here says (see atLeaseEnd).
 func (s *Service) expire(ctx context.Context, e *entry) {
 	r := e.snapshot()
 	now := s.Now()
@@ -43,28 +41,43 @@ func (s *Service) expire(ctx context.Context, e *entry) {
 		}
 		return
 	}
-	if now.Before(r.Lease) {
+	if r.State != ready && now.Before(r.Lease) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	log := s.Log.With("reservation", e.id, "instance", r.Request.Name, "source", r.Request.Source)
-	switch state, _ := s.domainState(ctx, r.Request); state {
-	case "running", "shutoff":
+	if r.Choice != nil {
+		if err := s.carryOut(ctx, e); err != nil {
+			log.Error("carrying out what was decided", "error", err)
+		}
+		return
+	}
+	state := s.sight(ctx, e)
+	if now.Before(r.Lease) {
+		return
+	}
+	switch end, why := atLeaseEnd(state, e.snapshot().Ran, r.Held); end {
+	case endCommit:
 		log.Warn("lease over and the instance is here: committing", "state", state)
 		if _, err := s.Commit(ctx, e.id, api.CommitRequest{}); err != nil {
 			log.Error("committing an abandoned reservation", "error", err)
 		}
-	case "":
+	case endRemove:
 		log.Warn("lease over and the instance is not here: removing what was made for it")
-		over := func(r reservation) bool { return !s.Now().Before(r.Lease) }
+		over := func(r reservation) bool { return r.Held == nil && !s.Now().Before(r.Lease) }
 		if err := s.remove(ctx, e, over); err != nil {
 			log.Error("removing an abandoned reservation", "error", err)
 		}
-	default:
+	case endHold:
+		if err := s.holdOn(e, why, false); err != nil {
+			log.Error("holding an abandoned reservation", "error", err)
+		}
+	case endWait:
 		log.Warn("lease over but the instance may be arriving; waiting", "state", state)
 		if err := s.update(e, func(r *reservation) { r.Lease = now.Add(s.leaseOf(r.Request)) }); err != nil {
 			log.Error("extending an abandoned reservation", "error", err)
 		}
+	case endStay:
 	}
 }

@@ -102,7 +102,12 @@ func (s *Service) Renew(ctx context.Context, id string) (api.Incoming, error) {
 	if err != nil {
 		return api.Incoming{}, err
 	}
-	err = s.update(e, func(r *reservation) { r.Lease = s.Now().Add(s.leaseOf(r.Request)) })
+	err = s.update(e, func(r *reservation) {
+		r.Lease = s.Now().Add(s.leaseOf(r.Request))
+		if r.Held != nil && !r.Held.BySource {
+			r.Held = nil // the source is back, and knows what becomes of it
+		}
+	})
 	if err != nil {
 		return api.Incoming{}, api.NewProblem("internal", "%w", err)
 	}
@@ -121,18 +126,24 @@ func (s *Service) Get(ctx context.Context, id string) (api.Incoming, error) {
 // domainState tells what this host's libvirt says of the instance. An arriving
 // instance is not running yet, whatever QEMU does with it.
 func (s *Service) domainState(ctx context.Context, r api.IncomingRequest) (string, bool) {
+	state, _, running := s.domain(ctx, r)
+	return state, running
+}
+
+// domain is domainState with libvirt's reason for the state.
+func (s *Service) domain(ctx context.Context, r api.IncomingRequest) (state, reason string, running bool) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	d, err := s.Hypervisor.Domain(ctx, r.Name)
 	switch {
 	case errors.Is(err, hypervisor.ErrNoDomain):
-		return "", false
+		return "", "", false
 	case err != nil:
-		return fmt.Sprintf("unknown: %v", err), false
+		return fmt.Sprintf(stateUnknown+": %v", err), "", false
 	case d.UUID != r.UUID:
-		return "", false
+		return "", "", false
 	case d.Incoming:
-		return "incoming", false
+		return "incoming", d.Reason, false
 	}
-	return string(d.State), d.State == hypervisor.Running
+	return string(d.State), d.Reason, d.State == hypervisor.Running
 }

@@ -66,6 +66,7 @@ type Options struct {
 	Host       Host
 	Templates  Templates
 	Targets    Targets
+	Power      Power
 	Store      Store
 	Records    record.Dir
 	Digester   *volume.Digester
@@ -73,7 +74,10 @@ type Options struct {
 	// Busy gives the operation of this host that holds an instance, or "". One
 	// that has left may not come back before its last operation has cleaned up:
 	// that would take the record and the targets of the one that has returned.
-	Busy       func(ref api.Ref) string
+	Busy func(ref api.Ref) string
+	// Runs tells whether an instance has a QEMU process here, without libvirt;
+	// nil = not asked.
+	Runs       func(name, uuid string) (bool, error)
 	Log        *slog.Logger
 	Now        func() time.Time
 	LibvirtURI string        // where the source's libvirt reaches this one

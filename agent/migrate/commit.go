@@ -12,6 +12,10 @@ import (
 // commit tells the destination that the instance is its own now. It is
 // repeated until the destination has heard: the instance runs there already.
 func (m *migration) commit(ctx context.Context) error {
+	if m.state.Unconfirmed {
+		m.state.Warnings = append(m.state.Warnings, "the destination did not answer: that the instance runs there was stated, not seen")
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, commitDeadline)
 	defer cancel()
 	wait := 200 * time.Millisecond

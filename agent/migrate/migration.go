@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/inspect"
@@ -24,6 +25,13 @@ type migration struct {
 	inst  inspect.Instance
 	in    Input
 	state state
+
+	// id is the operation's while op is not known.
+	id string
+	// heard is the destination's last answer, and when it came.
+	heardMu sync.Mutex
+	heard   api.Incoming
+	heardAt time.Time
 }
 
 // state is what the journal keeps of a migration, enough to finish it or to
@@ -42,6 +50,8 @@ type state struct {
 	Committed  bool               `json:"committed,omitempty"`
 	// Halted: the agent paused the copy that libvirt had started again here.
 	Halted bool `json:"halted,omitempty"`
+	// Unconfirmed: it was stated, not seen, that the destination has it.
+	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// Leftover: libvirt has left a copy here that does not run.
 	Leftover bool `json:"leftover,omitempty"`
 	// Sources are the volumes that are removed once the destination confirms.

@@ -83,13 +83,7 @@ func (m *migration) conclude(ctx context.Context, err error) error {
 	case verdict == KeepSource:
 		return m.moveProblem(err, why)
 	}
-	return m.needsDecision(why, err)
-}
-
-func (m *migration) needsDecision(why string, err error) error {
-	m.op.DropUndo()
-	return api.NewProblem("needs-decision", "%s; libvirt said: %w", why, err).
-		WithHint("nothing was destroyed. Look at %q on both hosts with `virsh domstate --reason`, and destroy the copy that is not to go on", m.ref.Name)
+	return m.needsDecision(ctx, why, err)
 }
 
 // moveProblem says why libvirt did not move the instance, and where it is: it

@@ -31,9 +31,17 @@ func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.op, m.state = op, st
-	if m.state.Phases == nil {
-		m.state.Phases = map[string]time.Duration{}
+	m.op = op
+	m.take(st)
+	var choice Choice
+	if chosen, err := op.Load(noteChoice, &choice); err != nil || chosen {
+		if err != nil {
+			return nil, err
+		}
+		if err := m.awaitLibvirt(ctx); err != nil {
+			return nil, err
+		}
+		return m.carryChoice(ctx, choice)
 	}
 	result, err := m.resume(ctx)
 	if why := op.Failure(); why != nil && api.CodeOf(err) == "interrupted" {
@@ -89,7 +97,7 @@ func (m *migration) awaitLibvirt(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			return api.NewProblem("needs-decision", "libvirt does not answer: %w", err)
+			return m.needsDecision(ctx, "this host's libvirt does not answer", err)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -140,7 +148,7 @@ func (m *migration) adopt(ctx context.Context) error {
 		}
 		return interrupted(fmt.Sprintf("while the instance was being moved, and libvirt did not finish (%s)", why))
 	}
-	return m.needsDecision(why, errors.Join(err, errors.New("its caller was interrupted")))
+	return m.needsDecision(asking, why, errors.Join(err, errors.New("its caller was interrupted")))
 }
 
 // jobEnd returns when no outgoing migration is left on this host, or its

@@ -80,6 +80,8 @@ type Peer interface {
 	Reserve(ctx context.Context, r api.IncomingRequest) (api.Incoming, error)
 	Renew(ctx context.Context, id string) (api.Incoming, error)
 	Commit(ctx context.Context, id string, c api.CommitRequest) (api.Incoming, error)
+	// Settle acts on a copy whose migration ended unclearly; its volumes stay.
+	Settle(ctx context.Context, id string, r api.SettleRequest) (api.Incoming, error)
 	Remove(ctx context.Context, id string) error
 	Modify(ctx context.Context, r api.TargetsRequest) (api.TargetsResponse, error)
 }
@@ -91,16 +93,19 @@ type Observer interface {
 
 // Options are the service's collaborators and settings.
 type Options struct {
-	Hypervisor   Hypervisor
-	Mover        Mover
-	Power        Power
-	Inspector    Inspector
-	Host         Host
-	Templates    Templates
-	Targets      Targets
-	Records      record.Dir
-	Digester     *volume.Digester
-	Operations   *operation.Engine
+	Hypervisor Hypervisor
+	Mover      Mover
+	Power      Power
+	Inspector  Inspector
+	Host       Host
+	Templates  Templates
+	Targets    Targets
+	Records    record.Dir
+	Digester   *volume.Digester
+	Operations *operation.Engine
+	// Runs tells whether an instance has a QEMU process here, without libvirt;
+	// nil = not asked.
+	Runs         func(name, uuid string) (bool, error)
 	Dial         func(url string) (Peer, error)
 	Observer     Observer
 	Log          *slog.Logger
@@ -164,7 +169,7 @@ func (s *Service) Migrate(ctx context.Context, ref api.Ref, r api.MigrateRequest
 	}
 	decided := make(chan error, 1)
 	started := make(chan struct{})
-	op, err := s.Operations.Start(ctx, operation.Spec{Kind: Kind, Project: ref.Project, Instance: ref.Name, Key: k, Request: r, Cancellable: true},
+	op, err := s.Operations.Start(ctx, operation.Spec{Kind: Kind, Project: ref.Project, Instance: ref.Name, Key: k, Request: r, Cancellable: true, Decidable: true},
 		func(ctx context.Context, op *operation.Op) (any, error) {
 			close(started)
 			return m.run(ctx, op, decided)

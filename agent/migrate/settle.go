@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,19 +95,28 @@ func (m *migration) sourceSide(ctx context.Context) Side {
 func (m *migration) destinationSide(ctx context.Context) Side {
 	ctx, cancel := context.WithTimeout(ctx, sideDeadline)
 	defer cancel()
-	in, err := m.peer.Renew(ctx, m.op.ID())
+	in, err := m.peer.Renew(ctx, m.operation())
+	if err == nil {
+		m.hear(in)
+	}
 	switch {
 	case api.CodeOf(err) == "not-found":
 		return Side{} // its lease ran out: it made sure that nothing runs there
 	case err != nil:
 		return Side{State: unknown}
 	case in.Running:
-		return Side{State: "running"}
-	}
-	if len(in.Domain) > 7 && in.Domain[:7] == "unknown" {
+		return Side{State: "running", Reason: in.Reason}
+	case strings.HasPrefix(in.Domain, unknown):
 		return Side{State: unknown}
 	}
-	return Side{State: in.Domain}
+	return Side{State: in.Domain, Reason: in.Reason}
+}
+
+func (m *migration) operation() string {
+	if m.op == nil {
+		return m.id
+	}
+	return m.op.ID()
 }
 
 // halt pauses the copy that runs here, because the other one runs too or may.

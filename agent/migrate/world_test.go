@@ -179,6 +179,7 @@ type peer struct {
 	renew   func(in api.Incoming) (api.Incoming, error)
 	commit  func(n int, in api.Incoming) (api.Incoming, error)
 	modify  func(api.TargetsRequest) (api.TargetsResponse, error)
+	settle  func(in api.Incoming, act string) (api.Incoming, error)
 
 	mu        sync.Mutex
 	asked     []api.FactsRequest
@@ -187,6 +188,7 @@ type peer struct {
 	connected []api.Target
 	commits   int
 	removed   int
+	settled   []string
 }
 
 func (p *peer) Facts(_ context.Context, r api.FactsRequest) (api.Facts, error) {
@@ -244,6 +246,21 @@ func (p *peer) Commit(_ context.Context, id string, _ api.CommitRequest) (api.In
 	in.State, in.Downtime, in.MemoryBytes = "committed", api.Duration(100*time.Millisecond), 5*mib
 	if p.commit != nil {
 		return p.commit(n, in)
+	}
+	return in, nil
+}
+
+func (p *peer) Settle(_ context.Context, id string, r api.SettleRequest) (api.Incoming, error) {
+	in, err := p.find(id)
+	if err != nil {
+		return in, err
+	}
+	p.mu.Lock()
+	p.settled = append(p.settled, r.Act)
+	settle := p.settle
+	p.mu.Unlock()
+	if settle != nil {
+		return settle(in, r.Act)
 	}
 	return in, nil
 }

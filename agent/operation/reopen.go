@@ -101,3 +101,9 @@ func (e *Engine) Reopen(_ context.Context, id, name string, note any, fn Func) (
 	e.work.Go(func() { e.run(en, fn) }) //nolint:contextcheck // an operation outlives its request: its context is the engine's
 	return op, nil
 }
+
+// Load reads what an operation's work kept by [Op.Save], also after its end;
+// false where nothing was.
+func (e *Engine) Load(id, name string, into any) (bool, error) {
+	return (&Op{e, &entry{id: id}}).Load(name, into)
+}

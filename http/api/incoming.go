@@ -131,6 +131,13 @@ type Incoming struct {
 	// says: "running", "paused", "incoming", ... or "" when it is not there.
 	Domain  string `json:"domain,omitempty"`
 	Running bool   `json:"running"` // the instance runs at the destination
+	// Reason is libvirt's reason for the state, and Process says of the
+	// instance's QEMU there: "runs", "none", or "" where it is not known.
+	Reason  string `json:"reason,omitempty"`
+	Process string `json:"process,omitempty"`
+	// Held is why the reservation stays although its lease may be over: someone
+	// must decide about it first.
+	Held string `json:"held,omitempty"`
 	// Downtime and MemoryBytes are the finished migration's, known here only.
 	Downtime    Duration `json:"downtime,omitempty"`
 	MemoryBytes int64    `json:"memory_bytes,omitempty"`

@@ -23,6 +23,10 @@ type Problem struct {
 	Fields    []FieldError `json:"fields,omitempty"`
 	Reasons   []Reason     `json:"reasons,omitempty"`
 	Operation string       `json:"operation,omitempty"`
+	// Sides and Commands belong to a decision that someone must take: what both
+	// hosts say, and the commands that settle it.
+	Sides    []SideFacts `json:"sides,omitempty"`
+	Commands []string    `json:"commands,omitempty"`
 	// RetryAfter is when to try again, where that is known. It crosses as the
 	// header Retry-After, in whole seconds.
 	RetryAfter time.Duration `json:"-"`
@@ -91,6 +95,7 @@ var titles = map[string]struct {
 	"no-space":             {422, "Not enough space"},
 	"overloaded":           {503, "As much at once as this host does"},
 	"needs-decision":       {409, "Someone must decide"},
+	"kept-at-source":       {409, "Settled: the instance goes on at the source"},
 	"interrupted":          {502, "The agent was interrupted"},
 	"internal":             {500, "The agent failed"},
 	"unsupported":          {422, "Not supported"},
@@ -143,6 +148,12 @@ func (p *Problem) WithReasons(r []Reason) *Problem { p.Reasons = r; return p }
 // WithField adds one faulty field.
 func (p *Problem) WithField(field, detail string) *Problem {
 	p.Fields = append(p.Fields, FieldError{Field: field, Detail: detail})
+	return p
+}
+
+// WithDecision adds what both hosts say, and the commands that settle it.
+func (p *Problem) WithDecision(sides []SideFacts, commands ...string) *Problem {
+	p.Sides, p.Commands = sides, commands
 	return p
 }
 

@@ -40,6 +40,11 @@ func (c *Client) Commit(ctx context.Context, id string, body api.CommitRequest) 
 	return call[api.Incoming](ctx, c, incoming(http.MethodPost, body, id, "commit"))
 }
 
+// Settle acts on a copy whose migration ended unclearly.
+func (c *Client) Settle(ctx context.Context, id string, body api.SettleRequest) (api.Incoming, error) {
+	return call[api.Incoming](ctx, c, incoming(http.MethodPost, body, id, "settle"))
+}
+
 // RemoveIncoming takes back what a reservation made.
 func (c *Client) RemoveIncoming(ctx context.Context, id string) error {
 	_, err := c.read(ctx, incoming(http.MethodDelete, nil, id))

@@ -54,6 +54,12 @@ func (c *Client) Cancel(ctx context.Context, id string) (api.Operation, error) {
 	return call[api.Operation](ctx, c, operation(http.MethodDelete, id))
 }
 
+// Resolve settles an operation that needs a decision. It goes on after the
+// answer: WaitOperation tells how it ended.
+func (c *Client) Resolve(ctx context.Context, id string, body api.ResolveRequest, key string) (api.Operation, error) {
+	return c.act(ctx, request{method: http.MethodPost, path: []string{"v1", "operations", id, "resolve"}}, body, key)
+}
+
 // answerGrace is how much longer than asked an agent may take to answer.
 const answerGrace = 30 * time.Second
 

@@ -1,0 +1,123 @@
+package migrate
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+// holdDeadline is how long the destination may take to hear that it is to keep
+// what it made.
+const holdDeadline = 5 * time.Second
+
+// needsDecision ends a migration of which nobody can tell where the instance
+// goes on: nothing is undone, the destination is told to keep what it made, and
+// whoever decides gets what both hosts say.
+func (m *migration) needsDecision(ctx context.Context, why string, err error) error {
+	m.op.DropUndo()
+	ctx, stop := operation.Detach(ctx)
+	defer stop()
+	src, dst := m.sides(ctx)
+	if src.Job {
+		// It is not known to be paused or to run, and commands would be refused.
+		why += "; the migration is still going on at the source"
+	}
+	hold, cancel := context.WithTimeout(ctx, holdDeadline)
+	defer cancel()
+	if _, herr := m.peer.Settle(hold, m.op.ID(), api.SettleRequest{Act: api.SettleHold, Why: why}); herr != nil && api.CodeOf(herr) != "not-found" {
+		m.Log.Warn("the destination was not told to keep what it made; it decides by its lease's end", "operation", m.op.ID(), "error", herr)
+	}
+	detail := api.NewProblem("needs-decision", "%s", why)
+	if err != nil {
+		detail = api.NewProblem("needs-decision", "%s; libvirt said: %w", why, err)
+	}
+	return detail.WithHint("nothing was destroyed. Choose the host on which %q is to go on; both copies are looked at again before anything is done", m.ref.Name).
+		WithDecision(m.facts(ctx, src, dst), m.command(KeepSource), m.command(KeepDestination))
+}
+
+// command settles the operation. Where it is not enough, its refusal says what
+// is missing.
+func (m *migration) command(keep Verdict) string {
+	return fmt.Sprintf("wherry operation resolve %s --keep %s", m.op.ID(), keep)
+}
+
+// facts are what both hosts say, for people.
+func (m *migration) facts(ctx context.Context, src, dst Side) []api.SideFacts {
+	now := m.Now().UTC()
+	source := factsOf(src)
+	source.Side, source.SeenAt = api.SideSource, &now
+	if src.silent() {
+		source.SeenAt = nil
+	}
+	look, cancel := context.WithTimeout(ctx, sideDeadline)
+	defer cancel()
+	if h, err := m.Host.Host(look); err == nil {
+		source.Host = h.Name
+	}
+	source.Process = m.process()
+	for _, v := range m.state.Sources {
+		file := api.SideVolume{Disk: v.Target, Path: v.Owned.Path, Present: v.Owned.Verify() == nil}
+		var st unix.Stat_t
+		if file.Present && unix.Lstat(v.Owned.Path, &st) == nil {
+			file.Allocated = st.Blocks * 512
+		}
+		source.Volumes = append(source.Volumes, file)
+	}
+	return []api.SideFacts{source, m.destinationFacts(dst)}
+}
+
+func (m *migration) destinationFacts(dst Side) api.SideFacts {
+	f := factsOf(dst)
+	f.Side, f.Host = api.SideDestination, cmp.Or(m.state.Facts.Host.Name, m.state.Request.Destination)
+	m.heardMu.Lock()
+	defer m.heardMu.Unlock()
+	if !m.heardAt.IsZero() {
+		at := m.heardAt.UTC()
+		f.SeenAt = &at
+		f.Process = m.heard.Process
+		if dst.silent() {
+			f.Process, f.Detail = "", fmt.Sprintf("when it last answered the instance was %s there", cmp.Or(m.heard.Domain, "absent"))
+		}
+	}
+	for _, p := range m.state.Incoming.Disks {
+		v := api.SideVolume{Disk: p.Target, Path: p.Path}
+		for _, d := range m.heard.Progress.Disks {
+			if d.Target == p.Target {
+				v.Present, v.Allocated = true, d.BytesDone
+			}
+		}
+		f.Volumes = append(f.Volumes, v)
+	}
+	return f
+}
+
+func factsOf(s Side) api.SideFacts {
+	return api.SideFacts{State: cmp.Or(s.State, "absent"), Reason: s.Reason, Job: s.Job, Sent: s.Sent, Halted: s.Halted}
+}
+
+// process says of the instance's QEMU on this host what the wire says.
+func (m *migration) process() string {
+	if m.Runs == nil {
+		return ""
+	}
+	switch runs, err := m.Runs(m.ref.Name, m.state.UUID); {
+	case err != nil:
+		return ""
+	case runs:
+		return "runs"
+	}
+	return "none"
+}
+
+// hear keeps the destination's last answer.
+func (m *migration) hear(in api.Incoming) {
+	m.heardMu.Lock()
+	defer m.heardMu.Unlock()
+	m.heard, m.heardAt = in, m.Now()
+}

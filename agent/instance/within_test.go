@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/wherry-kvm/wherry/agent/operation"
 	"github.com/wherry-kvm/wherry/http/api"
@@ -57,6 +58,33 @@ func TestDownThatFailsSaysSo(t *testing.T) {
 	}
 	if w.domain().State != hypervisor.Running {
 		t.Errorf("state %s", w.domain().State)
+	}
+}
+
+// What was begun with force may be gone on with without.
+func TestDownAgainWithoutForce(t *testing.T) {
+	w := newWorld(t)
+	w.succeeded(w.create(api.CreateRequest{Name: "vm", Template: "rocky9", Start: true}))
+	uuid := w.domain().UUID
+	spec := operation.Spec{Kind: "rebuild", Project: ref.Project, Instance: ref.Name}
+	w.succeeded(w.engine.Start(t.Context(), spec, func(ctx context.Context, op *operation.Op) (any, error) {
+		w.libvirt.fail["down"] = errors.New("cancelled, say")
+		if _, err := w.Down(ctx, op, uuid, api.StopRequest{Timeout: api.Duration(time.Minute), OnTimeout: "force"}); err == nil {
+			t.Error("no error")
+		}
+		delete(w.libvirt.fail, "down")
+		_, err := w.Down(ctx, op, uuid, api.StopRequest{OnTimeout: "fail"})
+		return nil, err
+	}))
+	var forced []bool
+	for _, o := range w.ladder.told {
+		forced = append(forced, o.ForceAfter)
+		if o.Timeout.Round(time.Minute) != time.Minute {
+			t.Errorf("timeout %s", o.Timeout)
+		}
+	}
+	if !slices.Equal(forced, []bool{true, false}) {
+		t.Errorf("forced: %v; want the first", forced)
 	}
 }
 

@@ -18,14 +18,7 @@ import (
 func (b *rebuild) restore(ctx context.Context) error {
 	var errs []error
 	if b.j.Stopping && b.j.Stopped == nil {
-		// A guest that was told to stop may do so at any time from now on, and
-		// would then stay down.
-		result, err := b.Power.Down(ctx, b.op, b.j.UUID, api.StopRequest{Timeout: b.r.Timeout, OnTimeout: "force"})
-		if err == nil {
-			b.j.Stopped = &result
-			err = b.save()
-		}
-		errs = append(errs, err)
+		errs = append(errs, b.settleDown(ctx))
 	}
 	if b.j.Switching {
 		if err := b.runsOnNew(ctx); err != nil {
@@ -38,6 +31,21 @@ func (b *rebuild) restore(ctx context.Context) error {
 		errs = append(errs, b.again(ctx))
 	}
 	return errors.Join(errs...)
+}
+
+// settleDown waits for what becomes of a guest that was told to stop: it may do
+// so at any time from now on, and would then stay down. One that does not in its
+// time goes on as it was; its power is not cut for a rebuild that is none.
+func (b *rebuild) settleDown(ctx context.Context) error {
+	result, err := b.Power.Down(ctx, b.op, b.j.UUID, api.StopRequest{Timeout: b.r.Timeout, OnTimeout: "fail"})
+	switch {
+	case err == nil:
+		b.j.Stopped = &result
+		return b.save()
+	case api.CodeOf(err) == "timeout":
+		return nil
+	}
+	return err
 }
 
 // runsOnNew refuses to take from a guest the disk that it has begun to write

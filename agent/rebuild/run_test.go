@@ -459,6 +459,24 @@ func TestCancelled(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a guest that does not obey", func(t *testing.T) {
+		h := newHost(t, running)
+		h.deaf = &deaf{make(chan string, 2), make(chan struct{})}
+		a := h.agent()
+		defer a.close()
+		op := a.begun(withForce(original()))
+		<-h.deaf.asked
+		_, err := a.engine.Cancel(t.Context(), op.ID)
+		must(t, err)
+		<-h.deaf.asked
+		close(h.deaf.over)
+		if op := a.ended(op.ID); op.Status != api.StatusCancelled || op.Error.Hint != "" {
+			t.Errorf("%s, %+v; want it cancelled, and nothing left undone", op.Status, op.Error)
+		}
+		if !h.sound() || h.domain.ID != 1 {
+			t.Errorf("domain %+v; want it as it was: nobody wants its power cut any more", h.domain)
+		}
+	})
 	t.Run("too late", func(t *testing.T) {
 		h := newHost(t)
 		var op api.Operation

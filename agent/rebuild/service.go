@@ -38,7 +38,8 @@ type Definer interface {
 type Power interface {
 	// Down brings the instance down as the request says, with what is owed to
 	// it afterwards, and says how. Called again for the same operation it goes
-	// on where it was. One that does not run is success.
+	// on where it was, with the new OnTimeout. One that does not run is success;
+	// one that is not down in its time, and not to be forced, is "timeout".
 	Down(ctx context.Context, op *operation.Op, uuid string, r api.StopRequest) (api.StopResult, error)
 	// Up starts it; one that runs is success.
 	Up(ctx context.Context, ref api.Ref) error

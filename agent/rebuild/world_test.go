@@ -59,6 +59,7 @@ type host struct {
 	saved   bool
 	others  map[string]string // name to XML of other, stopped instances
 	dying   bool              // its guest was told to go down, and will
+	deaf    *deaf             // its guest does not; nil: it does
 	defined int
 	refs    map[string]string // volume to template
 	ready   map[string]template
@@ -67,6 +68,12 @@ type host struct {
 	room    error // why the pool takes no file
 	// draining is why the host rebuilds nothing.
 	draining error
+}
+
+// deaf is a guest that does not obey, until its time is over.
+type deaf struct {
+	asked chan string
+	over  chan struct{}
 }
 
 // template is one that is ready, and its copy.
@@ -471,7 +478,18 @@ func (l libvirt) Define(_ context.Context, xml string) error {
 // does so even where nobody waits for it.
 type power struct{ *agent }
 
-func (p power) Down(context.Context, *operation.Op, string, api.StopRequest) (api.StopResult, error) {
+func (p power) Down(ctx context.Context, _ *operation.Op, _ string, r api.StopRequest) (api.StopResult, error) {
+	if p.deaf != nil {
+		p.deaf.asked <- r.OnTimeout
+		select {
+		case <-ctx.Done():
+			return api.StopResult{}, context.Cause(ctx)
+		case <-p.deaf.over:
+			if r.OnTimeout != "force" {
+				return api.StopResult{}, api.NewProblem("timeout", "the guest did not power off")
+			}
+		}
+	}
 	p.mu.Lock()
 	dead := p.look()
 	p.dying = p.dying || dead == nil && p.domain.Active()

@@ -68,6 +68,7 @@ type rebuildCalls interface {
 type operationCalls interface {
 	operationReader
 	Operations(ctx context.Context, filter client.OperationFilter) ([]api.Operation, error)
+	Resolve(ctx context.Context, id string, r api.ResolveRequest, key string) (api.Operation, error)
 	// Events calls each for every event after the given one, until ctx ends,
 	// the agent is away for too long or each fails.
 	Events(ctx context.Context, after uint64, each func(api.Event) error) error

@@ -122,7 +122,11 @@ func (f *fake) Migrate(_ context.Context, ref api.Ref, r api.MigrateRequest, k a
 		return f.begin(start, moving(id, ref.Name, 30, 300<<20, 0), end), nil
 	case "undecided":
 		end := operation(id, "migrate", ref.Name, api.StatusNeedsDecision, "perform")
-		end.Error = api.NewProblem("needs-decision", "the instance is paused on both hosts")
+		end.Error = api.NewProblem("needs-decision", "the instance is paused on both hosts").WithDecision([]api.SideFacts{
+			{Side: api.SideSource, Host: "hosta", State: "paused", Reason: "migration", Process: "runs", Sent: true, Halted: true, SeenAt: &created,
+				Volumes: []api.SideVolume{{Disk: "vda", Path: "/images/undecided.qcow2", Present: true}}},
+			{Side: api.SideDestination, Host: "hostb", State: "unknown", Detail: "when it last answered the instance was paused there"}},
+			"wherry operation resolve op-undecided --keep source", "wherry operation resolve op-undecided --keep destination")
 		return f.begin(start, end), nil
 	case "slow":
 		return f.begin(start, moving(id, ref.Name, 40, 400<<20, 10<<20)), nil

@@ -54,6 +54,20 @@ func (f fakeOperations) Cancel(_ context.Context, id string) (api.Operation, err
 	return op, nil
 }
 
+func (f fakeOperations) Resolve(_ context.Context, id string, r api.ResolveRequest) (api.Operation, error) {
+	f.note("resolve "+id, r)
+	if id == "op-lost" && r.OtherHost == "" {
+		p := api.NewProblem("conflict", "the destination does not answer: the only copy could be destroyed. State that it runs there (--other-host has-it)")
+		return api.Operation{}, p.WithOperation(id).WithHint("nothing was done")
+	}
+	end := operation(id, "migrate", "undecided", api.StatusSucceeded, "clean")
+	if r.Keep == api.SideSource {
+		end = operation(id, "migrate", "undecided", api.StatusFailed, "resolve")
+		end.Error = api.NewProblem("kept-at-source", "it was decided that the instance stays at the source")
+	}
+	return f.begin(operation(id, "migrate", "undecided", api.StatusRunning, "resolve"), end), nil
+}
+
 func (fakeOperations) Events(ctx context.Context, after uint64) (<-chan api.Event, error) {
 	running := operation("op-1", "migrate", "vm1", api.StatusRunning, "perform")
 	all := []api.Event{

@@ -14,8 +14,8 @@ import (
 )
 
 func (a *app) operationCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "operation", Aliases: []string{"op"}, Short: "Look at, await and cancel operations", Args: noArgs, RunE: subcommandWanted}
-	cmd.AddCommand(a.operationListCommand(), a.operationInfoCommand(), a.operationWaitCommand(), a.operationCancelCommand())
+	cmd := &cobra.Command{Use: "operation", Aliases: []string{"op"}, Short: "Look at, await, cancel and settle operations", Args: noArgs, RunE: subcommandWanted}
+	cmd.AddCommand(a.operationListCommand(), a.operationInfoCommand(), a.operationWaitCommand(), a.operationCancelCommand(), a.operationResolveCommand())
 	return cmd
 }
 
@@ -133,5 +133,11 @@ func operationInfo(w io.Writer, op api.Operation) {
 	if op.Error != nil {
 		row(w, "error", op.Error.Error())
 		row(w, "hint", op.Error.Hint)
+		for _, s := range op.Error.Sides {
+			row(w, s.Side, sideText(s))
+		}
+		for _, c := range op.Error.Commands {
+			row(w, "settle by", c)
+		}
 	}
 }

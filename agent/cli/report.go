@@ -100,7 +100,13 @@ func problemText(err error, p *api.Problem) string {
 	for _, r := range p.Reasons {
 		line("reason", reasonText(r))
 	}
+	for _, s := range p.Sides {
+		line(s.Side, sideText(s))
+	}
 	line("hint", p.Hint)
+	for _, c := range p.Commands {
+		line("settle by", c)
+	}
 	line("operation", p.Operation)
 	if f, ok := errors.AsType[*failure](err); ok {
 		for _, more := range f.facts {

@@ -127,6 +127,7 @@ func (s *Service) settle(ctx context.Context, res reservation, rec api.Record, s
 func (s *Service) Remove(ctx context.Context, id string) error {
 	e, err := s.find(id)
 	if err != nil {
+		s.gaveUp(id)
 		return nil
 	}
 	return s.remove(ctx, e, func(reservation) bool { return true })

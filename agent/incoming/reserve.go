@@ -70,6 +70,10 @@ func (s *Service) admit(ctx context.Context, r api.IncomingRequest) (*entry, boo
 			return nil, false, api.NewProblem("busy", "the destination is already receiving %q", r.Name).WithOperation(id)
 		}
 	}
+	if p := s.letIn(r.Operation); p != nil {
+		s.mu.Unlock()
+		return nil, false, p
+	}
 	// From the moment that it can be found it can be removed, so it has its
 	// cancel before it is found. A preparation outlives its request.
 	e.ctx, e.cancel = context.WithCancel(s.ctx)

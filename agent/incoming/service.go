@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/queue"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
@@ -83,6 +84,7 @@ type Options struct {
 	LibvirtURI string        // where the source's libvirt reaches this one
 	Address    string        // where migration streams arrive; "" = libvirt's choice
 	Graphics   string        // address that consoles of arriving instances listen on; "" = unchanged
+	AtOnce     int           // instances that arrive at the same time; 0 = any number
 	Lease      time.Duration // how long a reservation outlives its source's last word
 }
 
@@ -91,6 +93,7 @@ type Service struct {
 	Options
 	mu      sync.Mutex
 	entries map[string]*entry
+	door    queue.Door // guarded by mu
 	work    sync.WaitGroup
 	ctx     context.Context // ends with Close: stops preparations
 	stop    context.CancelFunc
@@ -99,7 +102,7 @@ type Service struct {
 // New reads the reservations that an earlier run of the agent left. Their
 // leases are given one more full term, so that a restart costs nobody theirs.
 func New(ctx context.Context, o Options) (*Service, error) {
-	s := &Service{Options: o, entries: map[string]*entry{}}
+	s := &Service{Options: o, entries: map[string]*entry{}, door: queue.Door{Limit: o.AtOnce}}
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.load(); err != nil {
 		return nil, err

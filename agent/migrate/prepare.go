@@ -22,7 +22,7 @@ func (m *migration) prepare(ctx context.Context) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, api.NewProblem("timeout", "the migration's timeout is over, and the destination is still preparing"))
 		defer cancel()
 	}
-	in, err := m.peer.Reserve(ctx, m.reservation())
+	in, err := m.reserve(ctx, m.reservation())
 	if err != nil {
 		return peerProblem(err, m.state.Request.Destination)
 	}

@@ -22,23 +22,50 @@ const (
 	phaseClean   = "clean"
 )
 
-// run carries a migration out. decided hears the plan's acceptance or refusal.
+// run carries a migration out, when its turn has come. decided, which has room
+// for one, hears the plan's acceptance or refusal.
 func (m *migration) run(ctx context.Context, op *operation.Op, decided chan<- error) (any, error) {
 	m.op = op
+	tell := func(err error) {
+		select {
+		case decided <- err:
+		default: // it was told before
+		}
+	}
+	if err := m.check(ctx); err != nil {
+		tell(err)
+		m.observe(err)
+		return nil, err
+	}
+	place := m.Line.Enter(op.ID())
+	defer place.Leave()
+	var result any
+	waited, err := m.turn(ctx, place, func() { tell(nil) })
+	if err == nil && waited {
+		// What was seen before may be hours old.
+		if err = m.check(ctx); err == nil {
+			err = m.begins()
+		}
+	}
+	if err == nil {
+		result, err = m.carryOut(ctx)
+	}
+	tell(err)
+	m.observe(err)
+	return result, err
+}
+
+// check makes the plan, and touches nothing.
+func (m *migration) check(ctx context.Context) error {
 	for _, p := range []struct {
 		name string
 		do   func(context.Context) error
 	}{{phaseInspect, m.inspect}, {phaseOffer, m.offer}, {phaseDecide, m.decide}} {
 		if err := m.step(ctx, p.name, p.do); err != nil {
-			decided <- err
-			m.observe(err)
-			return nil, err
+			return err
 		}
 	}
-	decided <- nil
-	result, err := m.carryOut(ctx)
-	m.observe(err)
-	return result, err
+	return nil
 }
 
 // carryOut acts on the plan. Everything that it does at the destination before

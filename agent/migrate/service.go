@@ -8,6 +8,7 @@ import (
 
 	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/agent/queue"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
@@ -103,6 +104,8 @@ type Options struct {
 	Records    record.Dir
 	Digester   *volume.Digester
 	Operations *operation.Engine
+	// Line lets so many migrations begin at once; nil = all.
+	Line *queue.Line
 	// Runs tells whether an instance has a QEMU process here, without libvirt;
 	// nil = not asked.
 	Runs         func(name, uuid string) (bool, error)
@@ -125,6 +128,12 @@ type Service struct{ Options }
 // New makes the service and registers how its operations are recovered.
 func New(o Options) *Service {
 	s := &Service{Options: o}
+	if s.Line == nil {
+		s.Line = queue.New(0)
+	}
+	if err := s.hold(); err != nil {
+		s.Log.Error("looking for migrations under way", "error", err)
+	}
 	o.Operations.Recover(Kind, s.recover)
 	return s
 }

@@ -62,8 +62,28 @@ type Progress struct {
 	Disks      []PartProgress `json:"disks,omitempty"`
 	Memory     *PartProgress  `json:"memory,omitempty"`
 	Detail     string         `json:"detail,omitempty"`
+	// Queue is there while an operation waits for its turn.
+	Queue *QueuePlace `json:"queue,omitempty"`
 	// Convergence is there once a migration has passed over memory.
 	Convergence *Convergence `json:"convergence,omitempty"`
+}
+
+// Directions of migrations, as a host sees them.
+const (
+	QueueOutgoing = "outgoing"
+	QueueIncoming = "incoming"
+)
+
+// IncomingFull is the reason that a destination gives, with the code "busy",
+// for receiving no more instances just now.
+const IncomingFull = "incoming-full"
+
+// QueuePlace is where an operation waits: in the line of this host (outgoing),
+// or for a place at the destination (incoming).
+type QueuePlace struct {
+	Direction  string   `json:"direction"`
+	Position   int      `json:"position,omitempty"`   // in the line of this host, 1 = the next
+	Operations []string `json:"operations,omitempty"` // of this host, which it waits for
 }
 
 // Convergence tells how the memory of a guest that runs on gets across: the

@@ -1,0 +1,81 @@
+package incoming_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/wherry-kvm/wherry/agent/queue"
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+// of is a reservation for another instance.
+func (w *world) of(name string) api.IncomingRequest {
+	r := w.request()
+	r.Operation, r.Name, r.UUID = "op-"+name, name, uuid[:len(uuid)-2]+name
+	r.Disks[0].Place.Path = filepath.Join(w.pool, name+".qcow2")
+	return r
+}
+
+func (w *world) wantFull(r api.IncomingRequest, parts ...string) {
+	w.t.Helper()
+	_, err := w.Reserve(w.t.Context(), r)
+	p := wantProblem(w.t, err, "busy", parts...)
+	if p.Status != 409 || len(p.Reasons) != 1 || p.Reasons[0].Code != api.IncomingFull || p.Hint == "" {
+		w.t.Errorf("problem %+v; want 409 with the reason %s", p, api.IncomingFull)
+	}
+}
+
+// As many arrive at once as may; the sources of others are told to ask again,
+// and come in in their order.
+func TestSoManyAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.options.AtOnce = 1
+	w.start()
+	w.ready(w.request())
+	w.ready(w.request()) // the same once more is no other
+	w.wantFull(w.of("v2"), "1 instances", "0 others")
+	w.wantFull(w.of("v3"), "1 others")
+	if w.Waiting() != 2 {
+		t.Errorf("%d wait; want 2", w.Waiting())
+	}
+	w.wantFiles("vm.qcow2")
+
+	must(t, w.Remove(t.Context(), opID))
+	w.wantFull(w.of("v3"))
+	w.ready(w.of("v2"))
+	w.wantFull(w.of("v3"), "0 others")
+	must(t, w.Remove(t.Context(), "op-v3")) // its source has given up
+	if w.Waiting() != 0 {
+		t.Errorf("%d wait; want none", w.Waiting())
+	}
+
+	// One that has arrived takes no place any more.
+	w.libvirt.set(hypervisor.Domain{Name: "v2", UUID: w.of("v2").UUID, State: hypervisor.Running})
+	_, err := w.Commit(t.Context(), "op-v2", api.CommitRequest{})
+	must(t, err)
+	w.ready(w.of("v4"))
+}
+
+// A source that is gone keeps nobody out.
+func TestGoneFromTheDoor(t *testing.T) {
+	w := newWorld(t)
+	w.options.AtOnce = 1
+	w.start()
+	w.ready(w.request())
+	w.wantFull(w.of("v2"))
+	must(t, w.Remove(t.Context(), opID))
+	w.wantFull(w.of("v3"), "1 others")
+	w.pass(queue.Patience + time.Second)
+	w.ready(w.of("v3"))
+}
+
+// After a restart of the agent the reservations that it has still count.
+func TestFullAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	w.ready(w.request())
+	w.options.AtOnce = 1
+	w.start()
+	w.wantFull(w.of("v2"))
+}

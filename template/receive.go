@@ -126,7 +126,7 @@ func (a *attempt) fill(c *candidate, r *source.Reader) (*digest.Sums, error) {
 		in.r = source.Limit(a.ctx, r, a.limiter)
 	}
 	a.key.Validator = start.Validator
-	o, body := partial.Fill{Key: a.key, Limit: a.maxSize}, io.Reader(in)
+	o, body := partial.Fill{Key: a.key, Limit: a.maxSize, Now: a.now}, io.Reader(in)
 	if c.from == FromURL && start.Offset == 0 {
 		in.served = digest.For(c.want...)
 		unpacked, kind, err := source.Unpack(in, a.maxSize)

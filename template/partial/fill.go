@@ -1,20 +1,30 @@
 package partial
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
 	bufferSize = 1 << 20
-	buffers    = 8
-	// saveEvery is how many bytes a crash may cost.
+	buffers    = 16
+	// ahead is how many chunks may wait for the sums or the file. Those of zeros
+	// take no buffer, so that data goes on coming while a hole is summed; what is
+	// left of them is summed before Fill returns.
+	ahead = 256
+	// A crash costs saveEvery bytes, or what came in saveAfter, if that is less.
 	saveEvery = 64 << 20
+	saveAfter = 2 * time.Second
 )
+
+// zeros is what every chunk of zeros holds; nobody writes to it.
+var zeros [bufferSize]byte
 
 // ErrLimit says that the image is larger than allowed.
 var ErrLimit = errors.New("too large")
@@ -32,12 +42,15 @@ type Fill struct {
 	Key Key
 	// Limit bounds the size of the image, in bytes.
 	Limit int64
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
 }
 
-// chunk is a buffer on its way. It is free again when both the sums and the
-// file have it.
+// chunk is bytes on their way. Its buffer is free again when both the sums and
+// the file have it.
 type chunk struct {
 	b     []byte
+	hole  bool // b is of zeros, and no buffer
 	users atomic.Int32
 	// save is for the last chunk before a state is saved; nil for others.
 	save *checkpoint
@@ -55,13 +68,14 @@ type filling struct {
 	p              *Partial
 	o              Fill
 	out            sparse
-	free           chan *chunk
+	free           chan []byte
 	toSums, toFile chan *chunk
 	saves          chan *checkpoint
 	failed         chan struct{} // closed by the first that cannot go on
 	once           sync.Once
 	err            error // of the writer or syncer; valid once failed is closed
 	size, nextSave int64 // the reader's
+	lastSave       time.Time
 }
 
 // Fill appends what r gives, up to its end. What r gave before an error is
@@ -69,15 +83,7 @@ type filling struct {
 // *DiskError. ctx is looked at between reads; what ends a read that
 // hangs is closing r.
 func (p *Partial) Fill(ctx context.Context, r io.Reader, o Fill) error {
-	f := &filling{
-		p: p, o: o, out: sparse{file: p.image, at: p.size, end: p.size, flushed: p.size},
-		free: make(chan *chunk, buffers), toSums: make(chan *chunk, buffers), toFile: make(chan *chunk, buffers),
-		saves: make(chan *checkpoint, 1), failed: make(chan struct{}),
-		size: p.size, nextSave: p.size + saveEvery,
-	}
-	for range buffers {
-		f.free <- &chunk{b: make([]byte, bufferSize)}
-	}
+	f := newFilling(p, o)
 	var stages, syncer sync.WaitGroup
 	stages.Go(f.sum)
 	stages.Go(f.write)
@@ -105,22 +111,49 @@ func (p *Partial) Fill(ctx context.Context, r io.Reader, o Fill) error {
 	return err
 }
 
+func newFilling(p *Partial, o Fill) *filling {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	f := &filling{
+		p: p, o: o, out: sparse{file: p.image, at: p.size, end: p.size, flushed: p.size},
+		free: make(chan []byte, buffers), toSums: make(chan *chunk, ahead), toFile: make(chan *chunk, ahead),
+		saves: make(chan *checkpoint, 1), failed: make(chan struct{}),
+		size: p.size, nextSave: p.size + saveEvery, lastSave: o.Now(),
+	}
+	for range buffers {
+		f.free <- nil // made when it is needed: most images are small
+	}
+	return f
+}
+
 func (f *filling) fail(err error) {
 	f.once.Do(func() { f.err = err; close(f.failed) })
 }
 
 // read fills buffers and hands them on, until the end.
 func (f *filling) read(ctx context.Context, r io.Reader) error {
+	var b []byte
 	for {
-		var c *chunk
-		select {
-		case c = <-f.free:
-		case <-f.failed:
-			return nil
+		if b == nil {
+			select {
+			case b = <-f.free:
+			case <-f.failed:
+				return nil
+			}
 		}
-		n, err := f.fillBuffer(ctx, r, c.b[:bufferSize])
+		if b == nil {
+			b = make([]byte, bufferSize)
+		}
+		n, err := f.fillBuffer(ctx, r, b)
+		c := &chunk{b: b[:n]}
+		if bytes.Equal(c.b, zeros[:n]) {
+			c.b, c.hole = zeros[:n], true
+		} else {
+			b = nil // it is free again when the others are done with it
+		}
 		if n > 0 {
-			f.pass(c, n)
+			f.pass(c)
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -131,8 +164,9 @@ func (f *filling) read(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// fillBuffer reads until the buffer is full. Not io.ReadFull: it hides whether
-// a short body or its proper end was met.
+// fillBuffer reads until the buffer is full, or until it is time to save what
+// came. Not io.ReadFull: it hides whether a short body or its proper end was
+// met.
 func (f *filling) fillBuffer(ctx context.Context, r io.Reader, b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
 		select {
@@ -148,17 +182,24 @@ func (f *filling) fillBuffer(ctx context.Context, r io.Reader, b []byte) (n int,
 		if f.size+int64(n) > f.o.Limit {
 			return n, fmt.Errorf("%w: more than %d bytes", ErrLimit, f.o.Limit)
 		}
+		if f.due(n) {
+			// To the end of a block: holes are found by blocks.
+			b = b[:(n+block-1)/block*block]
+		}
 	}
 	return n, err
 }
 
-func (f *filling) pass(c *chunk, n int) {
-	f.size += int64(n)
-	c.b = c.b[:n]
+// due tells whether a state is to be saved that has n bytes more.
+func (f *filling) due(n int) bool {
+	return f.o.Key.Want != "" && (f.size+int64(n) >= f.nextSave || f.o.Now().Sub(f.lastSave) >= saveAfter)
+}
+
+func (f *filling) pass(c *chunk) {
+	f.size += int64(len(c.b))
 	c.users.Store(2)
-	c.save = nil
-	if f.o.Key.Want != "" && f.size >= f.nextSave {
-		f.nextSave = f.size + saveEvery
+	if f.due(0) {
+		f.nextSave, f.lastSave = f.size+saveEvery, f.o.Now()
 		c.save = &checkpoint{state: State{Key: f.o.Key, Offset: f.size}, sums: make(chan struct{})}
 	}
 	f.toSums <- c
@@ -166,8 +207,8 @@ func (f *filling) pass(c *chunk, n int) {
 }
 
 func (f *filling) release(c *chunk) {
-	if c.users.Add(-1) == 0 {
-		f.free <- c
+	if c.users.Add(-1) == 0 && !c.hole {
+		f.free <- c.b[:bufferSize]
 	}
 }
 
@@ -198,7 +239,12 @@ func (f *filling) writeChunk(c *chunk) {
 		return // the buffers still go round, so that nobody waits for ever
 	default:
 	}
-	err := f.out.write(c.b)
+	var err error
+	if c.hole {
+		f.out.skip(len(c.b))
+	} else {
+		err = f.out.write(c.b)
+	}
 	if err == nil && c.save != nil {
 		// A state must not say more than the file is long.
 		err = f.out.extend()

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
@@ -116,6 +117,9 @@ func TestFillCutAndResumed(t *testing.T) {
 	})
 }
 
+// stopped is a clock by which no time passes.
+func stopped() time.Time { return time.Time{} }
+
 // large is more than is written between two states, with data at both ends.
 func large() []byte {
 	b := make([]byte, 67<<20)
@@ -130,7 +134,7 @@ func TestStateIsSavedOnTheWay(t *testing.T) {
 	content := large()
 	path := filepath.Join(t.TempDir(), "p")
 	p := make1(t, path)
-	err := p.Fill(t.Context(), cutAfter(content, 66<<20), partial.Fill{Key: key, Limit: 1 << 30})
+	err := p.Fill(t.Context(), cutAfter(content, 66<<20), partial.Fill{Key: key, Limit: 1 << 30, Now: stopped})
 	if !errors.Is(err, errCut) || p.Size() != 66<<20 {
 		t.Fatalf("%v at %d", err, p.Size())
 	}
@@ -157,6 +161,43 @@ func TestStateIsSavedOnTheWay(t *testing.T) {
 	if s, ok := again.Saved(); ok || again.Size() != 0 {
 		t.Errorf("after a new beginning: %+v", s)
 	}
+}
+
+// What comes slowly is not lost by the hour: a crash costs seconds.
+func TestStateIsSavedByTime(t *testing.T) {
+	content := bytes.Repeat([]byte("slowly "), 9000)
+	path := filepath.Join(t.TempDir(), "p")
+	p := make1(t, path)
+	in := &slow{Reader: cutAfter(content, 50_000)}
+	err := p.Fill(t.Context(), in, partial.Fill{Key: key, Limit: 1 << 30, Now: func() time.Time { return time.Unix(in.reads, 0) }})
+	p.Close()
+	if !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	again, err := partial.Open(path, p.Inode())
+	must(t, err)
+	defer again.Close()
+	// The states after the first may fall into the time that its sync takes.
+	s, ok := again.Saved()
+	if !ok || s.Key != key || s.Offset < 2000 {
+		t.Fatalf("saved %+v, %t", s, ok)
+	}
+	must(t, again.Resume(s, digest.For("md5:")))
+	must(t, again.Fill(t.Context(), bytes.NewReader(content[s.Offset:]), partial.Fill{Key: key, Limit: 1 << 30}))
+	if again.Sums().Sum("sha256") != sums(content).Sum("sha256") {
+		t.Error("the sum is another")
+	}
+}
+
+// slow gives 1000 bytes each second.
+type slow struct {
+	io.Reader
+	reads int64
+}
+
+func (s *slow) Read(p []byte) (int, error) {
+	s.reads++
+	return s.Reader.Read(p[:min(len(p), 1000)])
 }
 
 // Bytes that cannot be asked for from the middle on leave no state.

@@ -16,8 +16,6 @@ const (
 	flushEvery = 8 << 20
 )
 
-var zeros [block]byte
-
 // sparse writes one after another, and leaves holes where there are zeros.
 type sparse struct {
 	file    *os.File
@@ -47,6 +45,9 @@ func (s *sparse) write(b []byte) error {
 	}
 	return nil
 }
+
+// skip leaves a hole.
+func (s *sparse) skip(n int) { s.at += int64(n) }
 
 // extend makes the file as long as what was given, where that ended in a hole.
 func (s *sparse) extend() error {

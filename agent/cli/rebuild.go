@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/wherry-kvm/wherry/http/api"
 )
@@ -73,10 +74,12 @@ type rebuildFlags struct {
 	empty, force, start, yes, noWait bool
 	diskSize                         sizeFlag
 	timeout                          time.Duration
+	set                              *pflag.FlagSet
 }
 
 func (r *rebuildFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
+	r.set = f
 	f.StringVar(&r.template, "template", "", "make the disk from this template, instead of the one that it was made from")
 	f.BoolVar(&r.empty, "empty", false, "make an empty disk")
 	f.BoolVar(&r.force, "force", false, "stop an instance that runs, and start it again")
@@ -91,6 +94,11 @@ func (r *rebuildFlags) request() (api.RebuildRequest, error) {
 	out := api.RebuildRequest{Source: api.RebuildSource{Type: api.SourceOriginal}, Start: r.start, Force: r.force,
 		Timeout: api.Duration(r.timeout), DiskSize: int64(r.diskSize)}
 	switch {
+	case r.set.Changed("template") && r.template == "":
+		// A variable of a script that is not set: anything but the original.
+		return out, errors.New("--template names no template")
+	case r.set.Changed("disk-size") && r.diskSize == 0:
+		return out, errors.New("--disk-size is more than 0")
 	case r.empty && r.template != "":
 		return out, errors.New("say either --template or --empty")
 	case r.timeout != 0 && !r.force:

@@ -31,8 +31,10 @@ func (o *httpOrigin) Open(ctx context.Context, at At) (Stream, error) {
 	if err == nil && is == stale {
 		// What was said of another content may be a lie, so nothing is taken
 		// from that answer but that it is useless.
+		lie := s.Lie
 		_ = s.Close()
 		s, _, err = o.ask(ctx, At{})
+		s.Lie = lie
 	}
 	if err != nil || !isMetalinkType(s.MediaType) || isMetalinkName(o.url.Path) {
 		return s, err
@@ -63,6 +65,8 @@ func (o *httpOrigin) ask(ctx context.Context, at At) (Stream, verdict, error) {
 		s.Validator = validator(response.Header, total)
 	case resumed, complete:
 		s.Offset, s.Validator, b.at = at.Offset, at.updated(response.Header, total), at.Offset
+	case stale:
+		s.Lie = lie(response, at)
 	case refused:
 		err = answered(response, b, o.secrets())
 	}

@@ -1,10 +1,14 @@
 package source
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/wherry-kvm/wherry/template/fault"
 )
 
 // contentRange is the header of that name: bytes first to last, of total (-1
@@ -147,4 +151,32 @@ func judge(r *http.Response, at At) (v verdict, total int64) {
 		return stale, 0
 	}
 	return refused, 0
+}
+
+// lie says what was asked for and what was answered, where a stale answer is
+// one that no server may give (RFC 9110, 13.1.5 and 14.4); nil where it may be
+// that of another content, and nothing was known of the first that would hold
+// the server to it.
+func lie(r *http.Response, at At) error {
+	given, ok := parseContentRange(r.Header.Get("Content-Range"))
+	if at.condition() == "" && ok && (given.first == at.Offset || given.first < 0) {
+		return nil
+	}
+	words := fmt.Sprintf("%s was asked for bytes from %d on and answered %s ", r.Request.URL.Host, at.Offset, fault.Clean(r.Status, 80))
+	if header := r.Header.Get("Content-Range"); header == "" {
+		words += "without Content-Range"
+	} else {
+		words += fmt.Sprintf("with Content-Range %q", fault.Clean(header, 80))
+	}
+	switch {
+	case at.known() && ok && given.total != at.Total:
+		words += fmt.Sprintf(" where the content has %d bytes", at.Total)
+	case r.ContentLength >= 0 && ok && given.first >= 0 && r.ContentLength != given.last-given.first+1:
+		words += fmt.Sprintf(" and Content-Length %d", r.ContentLength)
+	case !at.same(r.Header) && at.ETag != "":
+		words += fmt.Sprintf(" and ETag %q though If-Range was %q", fault.Clean(r.Header.Get("ETag"), 80), fault.Clean(at.ETag, 80))
+	case !at.same(r.Header):
+		words += fmt.Sprintf(" and Last-Modified %q though If-Range was %q", fault.Clean(r.Header.Get("Last-Modified"), 80), at.LastModified)
+	}
+	return errors.New(words)
 }

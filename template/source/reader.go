@@ -166,6 +166,9 @@ func (r *Reader) take(next Stream, why *fault.Fault) error {
 	if next.Offset != r.offset {
 		if r.restarts++; r.restarts > maxRestarts || next.Offset != 0 {
 			_ = next.Close() // nothing is wanted of it
+			if next.Lie != nil {
+				return fault.New(fault.Protocol, "%w; it had to be asked because %w", next.Lie, why)
+			}
 			return why
 		}
 		r.offset, r.pending = 0, true

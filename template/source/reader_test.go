@@ -261,3 +261,60 @@ func TestContentThatChangesUnderway(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// A server that cuts its content and lies about the rest has broken the rules:
+// that it was cut is not what keeps the image from coming.
+func TestServerThatCutsAndLies(t *testing.T) {
+	for name, tt := range map[string]struct{ known, answer, words string }{
+		"another start": {
+			"ETag: \"v1\"\r\n", header("206 Partial Content", "ETag: \"v1\"\r\nContent-Range: bytes 3-8/10\r\nContent-Length: 6\r\n", content[3:9]),
+			`was asked for bytes from 4 on and answered 206 Partial Content with Content-Range "bytes 3-8/10"`,
+		},
+		"none": {
+			"", header("206 Partial Content", "Content-Length: 6\r\n", content[4:]),
+			"was asked for bytes from 4 on and answered 206 Partial Content without Content-Range",
+		},
+		"another total": {
+			"ETag: \"v1\"\r\n", header("206 Partial Content", "Content-Range: bytes 4-9/11\r\nContent-Length: 6\r\n", content[4:]),
+			`with Content-Range "bytes 4-9/11" where the content has 10 bytes`,
+		},
+		"another length": {
+			"ETag: \"v1\"\r\n", header("206 Partial Content", "Content-Range: bytes 4-9/10\r\nContent-Length: 2\r\n", content[4:6]),
+			`with Content-Range "bytes 4-9/10" and Content-Length 2`,
+		},
+		"another ETag": {
+			"ETag: \"v1\"\r\n", header("206 Partial Content", "ETag: \"v2\"\r\nContent-Range: bytes 4-9/10\r\nContent-Length: 6\r\n", content[4:]),
+			`ETag "\"v2\"" though If-Range was "\"v1\""`,
+		},
+		"nothing left": {
+			"ETag: \"v1\"\r\n", header("416 Range Not Satisfiable", "Content-Range: bytes */4\r\nContent-Length: 0\r\n", ""),
+			`answered 416 Range Not Satisfiable with Content-Range "bytes */4" where the content has 10 bytes`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := raw(t, func(_ int, r *http.Request) string {
+				if r.Header.Get("Range") != "" {
+					return tt.answer
+				}
+				return header("200 OK", tt.known+"Content-Length: 10\r\n", content[:4])
+			})
+			got, _, err := play(t, origin(t, download(source.Options{}), s.URL, nil), source.At{})
+			if got != "0:0123|0123" {
+				t.Errorf("read %q", got)
+			}
+			wantFault(t, err, fault.Protocol, s.Listener.Addr().String(), tt.words, "ended the content after 4 of 10 bytes")
+		})
+	}
+}
+
+// Where nothing could hold a server to its content, another one is no lie.
+func TestServerWhoseContentGrows(t *testing.T) {
+	s := raw(t, func(_ int, r *http.Request) string {
+		if r.Header.Get("Range") != "" {
+			return header("206 Partial Content", "Content-Range: bytes 4-11/12\r\nContent-Length: 8\r\n", "456789ab")
+		}
+		return header("200 OK", "Content-Length: 10\r\n", content[:4])
+	})
+	_, _, err := play(t, origin(t, download(source.Options{}), s.URL, nil), source.At{})
+	wantFault(t, err, fault.Truncated, "after 4 of 10 bytes")
+}

@@ -34,6 +34,9 @@ type Stream struct {
 	// Allocated is what the whole takes on disk where it lies, in bytes, which
 	// is less than Total where it has holes; 0: not known.
 	Allocated int64
+	// Lie is an answer that broke the rules when it was asked for less than the
+	// whole, which is why Offset is 0; nil where nothing was wrong.
+	Lie error
 	// MediaType is what the origin calls the content, such as "text/html". It
 	// is a hint for people: many servers call images so.
 	MediaType string

@@ -68,9 +68,11 @@ type Migration struct {
 	TLS          bool          `mapstructure:"tls"`           // QEMU's native TLS for the streams
 	Timeout      time.Duration `mapstructure:"timeout"`       // of a whole migration
 	StallTimeout time.Duration `mapstructure:"stall_timeout"` // without a byte moved
-	MaxDowntime  time.Duration `mapstructure:"max_downtime"`
-	Bandwidth    int64         `mapstructure:"bandwidth"` // bytes per second for each stream; 0 = no limit
-	Lease        time.Duration `mapstructure:"lease"`     // of a reservation whose source is silent
+	MaxDowntime  time.Duration `mapstructure:"max_downtime"`  // at the switchover, the most
+	MaxOutgoing  int           `mapstructure:"max_outgoing"`  // from this host at once; others wait
+	MaxIncoming  int           `mapstructure:"max_incoming"`  // to this host at once; their sources wait
+	Bandwidth    int64         `mapstructure:"bandwidth"`     // bytes per second for each stream; 0 = no limit
+	Lease        time.Duration `mapstructure:"lease"`         // of a reservation whose source is silent
 }
 
 // Pool tells which physical storage a libvirt pool is, where the agent cannot
@@ -97,6 +99,7 @@ type Templates struct {
 	CheckInterval  time.Duration `mapstructure:"check_interval"`   // between looks at whether copies are unchanged
 	UnusedAge      time.Duration `mapstructure:"unused_age"`       // a copy that nothing stands on goes after so long; 0 = stays
 	MinFree        int           `mapstructure:"min_free"`         // percent free in a pool under which unused copies go, oldest first; 0 = stay
+	KeepAtLeast    time.Duration `mapstructure:"keep_at_least"`    // no copy goes that arrived, or was used last, less than this ago
 }
 
 // Targets configures targets of the type file.
@@ -142,7 +145,9 @@ func Default() Config {
 			// A bound, not an estimate: stall_timeout ends what does not move.
 			Timeout:      24 * time.Hour,
 			StallTimeout: 20 * time.Second,
-			MaxDowntime:  300 * time.Millisecond, // QEMU's own default
+			MaxDowntime:  time.Second,
+			MaxOutgoing:  2,
+			MaxIncoming:  2,
 			Lease:        60 * time.Second,
 		},
 		Peers: []string{},
@@ -160,6 +165,7 @@ func Default() Config {
 			Senders:        3,
 			CheckInterval:  10 * time.Second,
 			MinFree:        5,
+			KeepAtLeast:    time.Hour,
 		},
 		Targets: Targets{FileFolders: []string{}},
 		PowerFlex: PowerFlex{

@@ -90,6 +90,8 @@ func (c Config) validateMigration(f *faults) {
 		f.add("migration.stall_timeout", "%s is more than migration.timeout (%s)", m.StallTimeout, m.Timeout)
 	}
 	f.positive("migration.max_downtime", m.MaxDowntime)
+	f.between("migration.max_outgoing", m.MaxOutgoing, 1, 1000)
+	f.between("migration.max_incoming", m.MaxIncoming, 1, 1000)
 	if m.Bandwidth < 0 {
 		f.add("migration.bandwidth", "%d is negative", m.Bandwidth)
 	}
@@ -173,6 +175,8 @@ func (c Config) validateTemplateTimes(f *faults) {
 	}
 	// More than 90 would delete every unused copy of a pool in plain use.
 	f.between("templates.min_free", t.MinFree, 0, 90)
+	// Without, a copy could go before whoever had it fetched stands on it.
+	f.atLeast("templates.keep_at_least", t.KeepAtLeast, time.Second)
 }
 
 func (c Config) validateConnectors(f *faults) {

@@ -19,9 +19,11 @@ import (
 	"github.com/wherry-kvm/wherry/agent/migrate"
 	"github.com/wherry-kvm/wherry/agent/operation"
 	"github.com/wherry-kvm/wherry/agent/power"
+	"github.com/wherry-kvm/wherry/agent/queue"
 	"github.com/wherry-kvm/wherry/agent/rebuild"
 	agenttarget "github.com/wherry-kvm/wherry/agent/target"
 	"github.com/wherry-kvm/wherry/agent/templates"
+	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor/process"
 	"github.com/wherry-kvm/wherry/template"
 	"github.com/wherry-kvm/wherry/template/intake"
@@ -73,8 +75,9 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		Ladder: power.New(d.hv, d.log.With("part", "power")), Cleaner: d.cleaner(s),
 		Targets: s.targets, Observer: d.metrics, Records: d.records, Operations: d.ops, Runner: d.runner,
 		Log: d.log.With("part", "instance"), Now: now, DefaultPool: c.Templates.Pool})
+	line := queue.New(c.Migration.MaxOutgoing)
 	s.migrations = migrate.New(migrate.Options{Hypervisor: d.hv, Mover: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
-		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Runs: process.Finder{}.Runs, Dial: d.peers.migration, Observer: d.metrics,
+		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Line: line, Runs: process.Finder{}.Runs, Dial: d.peers.migration, Observer: d.metrics,
 		Log: d.log.With("part", "migrate"), Now: now, SelfURL: d.selfURL(), TLS: c.Migration.TLS, Timeout: c.Migration.Timeout,
 		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease})
 	s.rebuilds = rebuild.New(rebuild.Options{Hypervisor: d.hv, Definer: d.hv, Power: s.instances, Templates: s.templates, Bases: s.templates,
@@ -82,8 +85,15 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		Operations: d.ops, Refuse: s.drain.Refuse, Log: d.log.With("part", "rebuild"), Now: now})
 	s.incoming, err = incoming.New(ctx, incoming.Options{Hypervisor: d.hv, Host: s.host, Templates: s.templates, Targets: s.targets, Power: d.hv, Runs: process.Finder{}.Runs,
 		Store: d.store, Records: d.records, Digester: d.digester, Runner: d.runner, Log: d.log.With("part", "incoming"), Now: now,
-		Busy: d.ops.Holder, LibvirtURI: c.Migration.LibvirtURI, Address: c.Migration.Address, Graphics: c.Migration.Address, Lease: c.Migration.Lease})
-	return s, err
+		Busy: d.ops.Holder, LibvirtURI: c.Migration.LibvirtURI, Address: c.Migration.Address, Graphics: c.Migration.Address,
+		AtOnce: c.Migration.MaxIncoming, Lease: c.Migration.Lease})
+	if err != nil {
+		return nil, err
+	}
+	d.metrics.Queued(func() map[string]int {
+		return map[string]int{api.QueueOutgoing: line.Waiting(), api.QueueIncoming: s.incoming.Waiting()}
+	})
+	return s, nil
 }
 
 // siblings are the hosts that templates may come from.
@@ -117,7 +127,7 @@ func (d *daemon) registry(s *services, siblings *templates.Peers) (*template.Reg
 			}
 		},
 		Tending: template.Tending{
-			Interval: c.CheckInterval, Keep: template.Keeping{UnusedAge: c.UnusedAge, MinFree: c.MinFree},
+			Interval: c.CheckInterval, Keep: template.Keeping{UnusedAge: c.UnusedAge, MinFree: c.MinFree, AtLeast: c.KeepAtLeast},
 			Chains:  func(ctx context.Context) (template.Chains, error) { return s.chains.ReadAll(ctx) },
 			Checked: d.metrics.TemplateCheck, Collected: d.metrics.TemplateCollected,
 		},

@@ -154,6 +154,13 @@ func (m *Metrics) InFlight(count func() map[string]int) {
 		"wherry_operations_in_flight", "Operations that have not ended, by kind.", []string{"kind"}, nil)})
 }
 
+// Queued registers the count of migrations that wait for their turn, by
+// direction: from this host, or for a place on it. As InFlight.
+func (m *Metrics) Queued(count func() map[string]int) {
+	m.registry.MustRegister(&counts{count, prometheus.NewDesc(
+		"wherry_migrations_queued", "Migrations that wait for their turn, from this host (outgoing) or for a place on it (incoming).", []string{"direction"}, nil)})
+}
+
 // Handler answers scrapes.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{

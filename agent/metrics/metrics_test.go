@@ -74,6 +74,7 @@ func full(t *testing.T) *metrics.Metrics {
 	m.DownloadBytes(-1)
 	m.HTTP("/v1/instances/:name", http.MethodGet, http.StatusOK, 2*time.Millisecond)
 	m.InFlight(func() map[string]int { return map[string]int{"migrate": 2} })
+	m.Queued(func() map[string]int { return map[string]int{"outgoing": 3, "incoming": 0} })
 	m.Locks(func() []metrics.Lock {
 		return []metrics.Lock{{Kind: "migrate", Since: time.Unix(900, 0), Waiters: 1}, {Kind: "stop", Since: time.Unix(990, 0)},
 			{Kind: "migrate", Since: time.Unix(940, 0), Waiters: 2}}

@@ -19,9 +19,12 @@ const libvirtPatience = 2 * time.Minute
 // left. Libvirt may have carried it on meanwhile, so both hosts are asked where
 // the instance is; memory of what was intended decides nothing.
 func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
-	if waited, err := waits(op); err != nil {
-		return nil, err
-	} else if waited {
+	if waited, err := waits(op); err != nil || waited {
+		// It may have been held for one at work.
+		defer func() { s.Line.Hold(op.ID()).Leave() }()
+		if err != nil {
+			return nil, err
+		}
 		return s.again(ctx, op)
 	}
 	defer s.Line.Hold(op.ID()).Leave()

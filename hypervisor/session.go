@@ -2,6 +2,7 @@ package hypervisor
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"libvirt.org/go/libvirt"
@@ -40,6 +41,9 @@ func (c *Client) Session(name string) *Session {
 // Press presses the power button and does not wait for what comes of it.
 func (s *Session) Press(ctx context.Context) error {
 	return s.monitor.ask(ctx, "press the power button of", func(d *libvirt.Domain) error {
+		if err := stayOff(d); err != nil {
+			return err
+		}
 		return d.ShutdownFlags(libvirt.DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 	})
 }
@@ -58,8 +62,23 @@ func (s *Session) PingAgent(ctx context.Context) error {
 // that ctx ended is no sign that the guest does not obey.
 func (s *Session) AskAgent(ctx context.Context) error {
 	return s.agent.ask(ctx, "ask the guest agent to shut down", func(d *libvirt.Domain) error {
+		if err := stayOff(d); err != nil {
+			return err
+		}
 		return d.ShutdownFlags(libvirt.DOMAIN_SHUTDOWN_GUEST_AGENT)
 	})
+}
+
+// stayOff has a guest that powers off be off, where its definition would have
+// libvirt reset it instead (<on_poweroff>restart</on_poweroff>): told to stop, it
+// would obey and be back. The definition of the next start keeps its word.
+func stayOff(d *libvirt.Domain) error {
+	text, err := d.GetXMLDesc(0)
+	// Were this found elsewhere in the text, setting what is set would do no harm.
+	if err != nil || !strings.Contains(text, "<on_poweroff>restart</on_poweroff>") {
+		return err
+	}
+	return d.SetLifecycleAction(libvirt.DOMAIN_LIFECYCLE_POWEROFF, libvirt.DOMAIN_LIFECYCLE_ACTION_DESTROY, uint32(libvirt.DOMAIN_AFFECT_LIVE))
 }
 
 // Resume lets the domain's CPUs run.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,4 +131,39 @@ func TestSessionReconnects(t *testing.T) {
 	}
 	s.Close()
 	emptied(t, c)
+}
+
+// What its definition would start again, told to stop, is off when it obeys. The
+// next start finds the definition as it was.
+func TestStayOff(t *testing.T) {
+	c, s := testSession(t)
+	defer emptied(t, c)
+	defer s.Close()
+	for _, row := range []struct{ defined, want string }{{"restart", "destroy"}, {"destroy", "destroy"}} {
+		err := s.monitor.ask(t.Context(), "define", func(d *libvirt.Domain) error {
+			conn, err := d.DomainGetConnect()
+			if err != nil {
+				return err
+			}
+			defer conn.Close() //nolint:errcheck // a reference
+			n, err := conn.DomainDefineXML(`<domain type='test'><name>off-` + row.defined + `</name><memory>1024</memory><os><type>hvm</type></os>
+				<on_poweroff>` + row.defined + `</on_poweroff></domain>`)
+			if err != nil {
+				return err
+			}
+			defer n.Free() //nolint:errcheck // a reference
+			if err := errors.Join(n.Create(), stayOff(n)); err != nil {
+				return err
+			}
+			live, errLive := n.GetXMLDesc(0)
+			next, errNext := n.GetXMLDesc(libvirt.DOMAIN_XML_INACTIVE)
+			if !strings.Contains(live, "<on_poweroff>"+row.want+"<") || !strings.Contains(next, "<on_poweroff>"+row.defined+"<") {
+				t.Errorf("defined to %s: now\n%s\nat the next start\n%s", row.defined, live, next)
+			}
+			return errors.Join(errLive, errNext, n.Destroy())
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
 }

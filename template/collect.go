@@ -56,7 +56,7 @@ type collection struct {
 // survey takes what is known of the pools. Without it nothing goes for want of
 // space, and only what was removed goes at all.
 func (c *collection) survey(ctx context.Context) {
-	if c.tending.Keep == (Keeping{}) {
+	if c.tending.Keep.forEver() {
 		return
 	}
 	pools, err := c.pools(ctx)

@@ -13,10 +13,6 @@ const (
 	ReasonSpace   = "space"   // its pool is nearly full
 )
 
-// CollectGrace keeps a copy that has just arrived or been left: whoever asked
-// for it is about to put a volume on it.
-const CollectGrace = time.Hour
-
 // Candidate is a copy as far as collecting it goes. Two of one path are two
 // templates with the same bytes, which lie in one file.
 type Candidate struct {
@@ -43,11 +39,16 @@ type Space struct{ Free, Capacity int64 }
 
 // Keeping says how long unused copies are kept. UnusedAge 0: for ever. MinFree
 // is the percentage of a pool under which they go, least lately used first;
-// 0: never.
+// 0: never. AtLeast keeps a copy that has just arrived or been left: whoever
+// asked for it is about to put a volume on it.
 type Keeping struct {
 	UnusedAge time.Duration
 	MinFree   int
+	AtLeast   time.Duration
 }
+
+// forEver tells whether nothing goes but what was removed.
+func (k Keeping) forEver() bool { return k.UnusedAge == 0 && k.MinFree == 0 }
 
 // Verdict is a copy that goes, and why.
 type Verdict struct{ Template, Pool, Path, Reason string }
@@ -83,7 +84,7 @@ func Decide(candidates []Candidate, pools map[string]Space, keep Keeping, now ti
 		}
 		f.copies = slices.DeleteFunc(f.copies, func(c Candidate) bool { return c.Removed })
 		switch {
-		case !f.spare(now):
+		case now.Sub(f.lastUsed) < keep.AtLeast || !f.spare():
 		case keep.UnusedAge > 0 && now.Sub(f.lastUsed) >= keep.UnusedAge:
 			take(f, ReasonAge)
 		default:
@@ -152,7 +153,6 @@ func (f file) live() (n int) {
 func (f file) idle() bool { return f.recorded == 0 && f.found == 0 && !f.busy }
 
 // spare tells whether the file may go although its templates are wanted.
-func (f file) spare(now time.Time) bool {
-	return f.idle() && now.Sub(f.lastUsed) >= CollectGrace &&
-		!slices.ContainsFunc(f.copies, func(c Candidate) bool { return !c.Ready || !c.Fetchable || c.Shared })
+func (f file) spare() bool {
+	return f.idle() && !slices.ContainsFunc(f.copies, func(c Candidate) bool { return !c.Ready || !c.Fetchable || c.Shared })
 }

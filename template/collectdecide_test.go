@@ -35,7 +35,7 @@ func used(ago time.Duration) func(*template.Candidate) {
 }
 
 func TestDecide(t *testing.T) {
-	age, space := template.Keeping{UnusedAge: 24 * time.Hour}, template.Keeping{MinFree: 20}
+	age, space := template.Keeping{UnusedAge: 24 * time.Hour}, template.Keeping{MinFree: 20, AtLeast: time.Hour}
 	full := map[string]template.Space{"p": {Free: 5, Capacity: 100}}
 	for _, c := range []struct {
 		name   string
@@ -57,6 +57,8 @@ func TestDecide(t *testing.T) {
 		{"no more than needed, least lately used first", []template.Candidate{spare("new", used(2*time.Hour)), spare("old", used(9*time.Hour)), spare("mid", used(5*time.Hour))},
 			full, space, []string{"old space", "mid space"}},
 		{"one that has just arrived", []template.Candidate{spare("a", used(59*time.Minute)), spare("b", used(time.Hour))}, full, space, []string{"b space"}},
+		{"one of old age that is kept for longer", []template.Candidate{spare("a", used(29*time.Hour)), spare("b", used(30*time.Hour))}, full,
+			template.Keeping{UnusedAge: 24 * time.Hour, MinFree: 20, AtLeast: 30 * time.Hour}, []string{"b age"}},
 		{"what goes by age makes room", []template.Candidate{spare("young", used(2*time.Hour)), spare("a"), spare("b")}, full,
 			template.Keeping{UnusedAge: 24 * time.Hour, MinFree: 20}, []string{"a age", "b age"}},
 		{"what was removed makes room", []template.Candidate{spare("young"), spare("a", removed), spare("b", removed)}, full, space, []string{"a removed", "b removed"}},
@@ -102,7 +104,8 @@ func TestDecideNeverTakesWhatIsUsed(t *testing.T) {
 		}
 		free := rapid.Int64Range(0, 100).Draw(r, "free")
 		pools := map[string]template.Space{"p": {Free: free, Capacity: 100}}
-		keep := template.Keeping{UnusedAge: time.Duration(rapid.IntRange(0, 50).Draw(r, "age")) * time.Hour, MinFree: rapid.IntRange(0, 90).Draw(r, "min")}
+		keep := template.Keeping{UnusedAge: time.Duration(rapid.IntRange(0, 50).Draw(r, "age")) * time.Hour, MinFree: rapid.IntRange(0, 90).Draw(r, "min"),
+			AtLeast: time.Duration(rapid.IntRange(0, 50).Draw(r, "at least")) * time.Hour}
 		verdicts := template.Decide(copies, pools, keep, decideAt)
 		gone := map[string]string{}
 		for _, v := range verdicts {
@@ -122,7 +125,7 @@ func TestDecideNeverTakesWhatIsUsed(t *testing.T) {
 			if c.Recorded > 0 || c.Busy {
 				r.Fatalf("%+v goes by %s", c, reason)
 			}
-			if !c.Removed && (!c.Ready || !c.Fetchable || c.Shared || reason == template.ReasonRemoved || decideAt.Sub(c.LastUsed) < template.CollectGrace) {
+			if !c.Removed && (!c.Ready || !c.Fetchable || c.Shared || reason == template.ReasonRemoved || decideAt.Sub(c.LastUsed) < keep.AtLeast) {
 				r.Fatalf("%+v goes by %s", c, reason)
 			}
 			// The file goes only if all of its templates let it go.

@@ -23,7 +23,8 @@ type Tending struct {
 	// Chains gives what the volumes of this host really stand on, whatever the
 	// store says. nil: the store is believed.
 	Chains func(ctx context.Context) (Chains, error)
-	// Keep says how long unused copies are kept; zero: for ever.
+	// Keep says how long unused copies are kept; zero: for ever. Its AtLeast is
+	// an hour by default.
 	Keep Keeping
 	// Space gives what the file system of a folder has.
 	Space func(folder string) (Space, error)
@@ -42,6 +43,7 @@ const (
 	// that nobody owns to the next: it reads the chains of all instances.
 	DefaultCollectInterval = time.Minute
 	DefaultReadRate        = 128 << 20
+	DefaultKeepAtLeast     = time.Hour
 )
 
 func (o *Tending) defaults() {
@@ -50,6 +52,9 @@ func (o *Tending) defaults() {
 	}
 	if o.ReadRate <= 0 {
 		o.ReadRate = DefaultReadRate
+	}
+	if o.Keep.AtLeast <= 0 {
+		o.Keep.AtLeast = DefaultKeepAtLeast
 	}
 	if o.Space == nil {
 		o.Space = spaceOf

@@ -127,7 +127,7 @@ func (d *daemon) registry(s *services, siblings *templates.Peers) (*template.Reg
 			}
 		},
 		Tending: template.Tending{
-			Interval: c.CheckInterval, Keep: template.Keeping{UnusedAge: c.UnusedAge, MinFree: c.MinFree},
+			Interval: c.CheckInterval, Keep: template.Keeping{UnusedAge: c.UnusedAge, MinFree: c.MinFree, AtLeast: c.KeepAtLeast},
 			Chains:  func(ctx context.Context) (template.Chains, error) { return s.chains.ReadAll(ctx) },
 			Checked: d.metrics.TemplateCheck, Collected: d.metrics.TemplateCollected,
 		},

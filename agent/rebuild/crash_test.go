@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/wherry-kvm/wherry/agent/durable/durabletest"
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
@@ -15,6 +16,8 @@ type scenario struct {
 	fail string // an act that fails in the first life, so that it is taken back
 	// times is how often it fails; 0 = each time.
 	times int
+	// onDisk has the pool in an ordinary folder, not in memory.
+	onDisk bool
 }
 
 func scenarios() []scenario {
@@ -26,7 +29,7 @@ func scenarios() []scenario {
 	fetched.Force = true
 	distant := func(h *host) { h.known["distant"] = api.Template{ID: "distant", Format: "qcow2"} }
 	return []scenario{
-		{name: "original", r: original()},
+		{name: "original", r: original(), onDisk: true},
 		{name: "original, started", r: started},
 		{name: "empty", r: empty()},
 		{name: "full clone", r: from("two"), host: []func(*host){alone}},
@@ -44,7 +47,13 @@ func TestKilledAtEveryPoint(t *testing.T) {
 	for _, s := range scenarios() {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			olds, news, at, disks := 0, 0, 0, newDisks(t)
+			pool := ""
+			if s.onDisk {
+				pool = t.TempDir()
+			} else {
+				pool = durabletest.Dir(t)
+			}
+			olds, news, at, disks := 0, 0, 0, newDisksIn(t, pool)
 			for ; ; at++ {
 				h := newHostOn(t, disks, s.host...)
 				ran := h.domain.Active()

@@ -6,6 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/wherry-kvm/wherry/agent/durable/durabletest"
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
@@ -13,7 +14,7 @@ import (
 // the way and whatever fails once: in the end the instance has its old disk or
 // its new one, whole, and everything says the same.
 func TestRebuildsAndDeaths(t *testing.T) {
-	disks := newDisks(t)
+	disks := newDisksIn(t, durabletest.Dir(t))
 	rapid.Check(t, func(rt *rapid.T) {
 		s := scenario{r: rapid.SampledFrom([]api.RebuildRequest{original(), from("two"), from("large"), empty()}).Draw(rt, "source")}
 		if rapid.Bool().Draw(rt, "full clone") {

@@ -25,6 +25,10 @@ func (s Side) alive() bool  { return s.State == "running" }
 func (s Side) paused() bool { return s.State == "paused" }
 func (s Side) silent() bool { return s.State == unknown }
 
+// halved tells that post-copy has begun and broken off: libvirt keeps the job,
+// with which it can be taken up again, and the guest's memory is on both hosts.
+func (s Side) halved() bool { return s.paused() && s.Reason == "postcopy-failed" }
+
 // Journal is how far a migration has come by what was written down.
 type Journal string
 
@@ -80,6 +84,11 @@ var table = []row{
 	// Before libvirt is asked nothing can have moved.
 	{name: "not begun", journal: []Journal{Untouched, Prepared}, fits: always, verdict: KeepSource, why: "libvirt was not asked to move it yet"},
 
+	// Neither copy is stale then: ending one ends the guest.
+	{name: "post-copy broken off", fits: func(s, _ Side) bool { return s.halved() }, passes: true,
+		why: "post-copy has broken off: a part of its memory is on each host, and neither can do without the other (virsh migrate --postcopy-resume takes it up again)"},
+	{name: "in post-copy", fits: func(s, _ Side) bool { return s.paused() && s.Reason == "postcopy" && !s.Job }, passes: true,
+		why: "it is in post-copy: a part of its memory is on each host, and neither can do without the other"},
 	{name: "still moving", fits: func(s, _ Side) bool { return s.Job }, verdict: Wait, why: "the migration is still going on at the source"},
 	{name: "source silent", fits: func(s, _ Side) bool { return s.silent() }, passes: true, why: "the source's libvirt does not answer"},
 

@@ -2,6 +2,7 @@ package migrate_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/wherry-kvm/wherry/agent/migrate"
@@ -42,6 +43,10 @@ func TestJudge(t *testing.T) {
 		{row: "moved, paused", source: none, dest: byUser, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
 		{row: "still moving", source: job, dest: incoming, patient: migrate.Wait, impatient: migrate.Wait},
 		{row: "still moving", source: migrate.Side{State: "running", Job: true, Sent: true}, dest: running, patient: migrate.Wait, impatient: migrate.Wait},
+		{row: "post-copy broken off", source: migrate.Side{State: "paused", Reason: "postcopy-failed", Job: true}, dest: running, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "post-copy broken off", source: migrate.Side{State: "paused", Reason: "postcopy-failed"}, dest: byUser, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "in post-copy", source: migrate.Side{State: "paused", Reason: "postcopy"}, dest: running, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "still moving", source: migrate.Side{State: "paused", Reason: "postcopy", Job: true}, dest: running, patient: migrate.Wait, impatient: migrate.Wait},
 		{row: "both run", source: running, dest: running, patient: migrate.Undecided, impatient: migrate.Undecided, halt: true},
 		{row: "handed over, no answer", source: sent, dest: unknown, patient: migrate.Wait, impatient: migrate.Undecided, halt: true},
 		{row: "ran on both", source: halted, dest: running, patient: migrate.Undecided, impatient: migrate.Undecided},
@@ -83,7 +88,7 @@ func situations() (out []migrate.Situation) {
 	states := []string{"", "running", "paused", "shutoff", "incoming", "unknown", "crashed", "pmsuspended", "blocked"}
 	for _, s := range states {
 		for _, d := range states {
-			for _, reason := range []string{"", "migration", "user"} {
+			for _, reason := range []string{"", "migration", "user", "postcopy", "postcopy-failed"} {
 				for bits := range 8 {
 					for _, journal := range []migrate.Journal{migrate.Untouched, migrate.Prepared, migrate.Performing, migrate.Moved, migrate.Committed} {
 						for _, patient := range bools {
@@ -116,6 +121,9 @@ func TestJudgeNeverGuesses(t *testing.T) {
 		}
 		if s.Journal != migrate.Performing {
 			continue // that is the truth, whatever the hosts say
+		}
+		if src.State == "paused" && strings.HasPrefix(src.Reason, "postcopy") && j.Verdict != migrate.Wait && j.Verdict != migrate.Undecided {
+			bad("ends one half of a guest")
 		}
 		running := 0
 		for _, state := range []string{src.State, dst.State} {

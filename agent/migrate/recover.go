@@ -174,7 +174,7 @@ func (m *migration) jobEnd(ctx context.Context) error {
 	answered := m.Now()
 	for {
 		switch side := m.sourceSide(ask); {
-		case side.State != "unknown" && !side.Job:
+		case side.State != "unknown" && !side.Job || side.halved():
 			return cause
 		case side.State != "unknown":
 			answered = m.Now()

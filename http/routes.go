@@ -61,6 +61,9 @@ func (s *Server) routes() []route {
 		route{get, template + "/content", s.templateContent, true, nil},
 		route{http.MethodHead, template + "/content", s.templateContent, true, nil},
 
+		route{get, "/v1/leftovers", s.listLeftovers, false, nil},
+		route{del, "/v1/leftovers", s.deleteLeftovers, false, nil},
+
 		route{post, "/v1/targets", s.modifyTargets, true, nil},
 
 		route{post, "/v1/incoming/facts", s.incomingFacts, true, nil},

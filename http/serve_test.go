@@ -35,6 +35,7 @@ type agent struct {
 	targets    fakeTargets
 	hosts      fakeHosts
 	shutdowns  fakeShutdowns
+	leftovers  fakeLeftovers
 
 	options wherry.Options
 	socket  string
@@ -69,7 +70,7 @@ func newAgent(t *testing.T) *agent {
 	a.hosts.ReadyFn = func(context.Context) error { return nil }
 	a.options = wherry.Options{
 		Instances: &a.instances, Actions: &a.actions, Migrations: &a.migrations, Rebuilds: &a.rebuilds, Incoming: &a.incoming,
-		Operations: &a.operations, Templates: &a.templates, Targets: &a.targets, Hosts: &a.hosts, Shutdowns: &a.shutdowns,
+		Operations: &a.operations, Templates: &a.templates, Targets: &a.targets, Hosts: &a.hosts, Shutdowns: &a.shutdowns, Leftovers: &a.leftovers,
 		Log:     slog.New(slog.NewTextHandler(&a.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Version: "test",
 	}

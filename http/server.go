@@ -38,6 +38,7 @@ type Options struct {
 	Targets    Targets
 	Hosts      Hosts
 	Shutdowns  Shutdowns
+	Leftovers  Leftovers
 
 	// Log gets one record for each request. Default: nothing is logged.
 	Log *slog.Logger
@@ -83,7 +84,7 @@ type Server struct {
 
 // New makes a server; it does not listen yet. A missing service is an error.
 func New(o Options) (*Server, error) {
-	for _, s := range []any{o.Instances, o.Actions, o.Migrations, o.Rebuilds, o.Incoming, o.Operations, o.Templates, o.Targets, o.Hosts, o.Shutdowns} {
+	for _, s := range []any{o.Instances, o.Actions, o.Migrations, o.Rebuilds, o.Incoming, o.Operations, o.Templates, o.Targets, o.Hosts, o.Shutdowns, o.Leftovers} {
 		if s == nil || reflect.ValueOf(s).Kind() == reflect.Pointer && reflect.ValueOf(s).IsNil() {
 			return nil, errors.New("http server: a service is missing")
 		}

@@ -100,6 +100,14 @@ type Operations interface {
 	Events(ctx context.Context, after uint64) (<-chan api.Event, error)
 }
 
+// Leftovers are the files in the host's pools that nothing of the host owns.
+type Leftovers interface {
+	// List returns "not-ready" while it cannot be told what owns them.
+	List(ctx context.Context) ([]api.Leftover, error)
+	// Delete looks again, and says of each path whether it has gone.
+	Delete(ctx context.Context, paths []string) (api.LeftoversDeleted, error)
+}
+
 // Templates keeps the templates of this host.
 type Templates interface {
 	List(ctx context.Context) (api.TemplateList, error)

@@ -69,6 +69,8 @@ type operationCalls interface {
 	operationReader
 	Operations(ctx context.Context, filter client.OperationFilter) ([]api.Operation, error)
 	Resolve(ctx context.Context, id string, r api.ResolveRequest, key string) (api.Operation, error)
+	Leftovers(ctx context.Context) ([]api.Leftover, error)
+	DeleteLeftovers(ctx context.Context, paths []string) (api.LeftoversDeleted, error)
 	// Events calls each for every event after the given one, until ctx ends,
 	// the agent is away for too long or each fails.
 	Events(ctx context.Context, after uint64, each func(api.Event) error) error

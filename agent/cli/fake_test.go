@@ -39,7 +39,7 @@ func startFake(t *testing.T) *fake {
 	}
 	server, err := http.New(http.Options{
 		Instances: fakeInstances{}, Actions: f, Migrations: f, Rebuilds: fakeRebuilds{f}, Incoming: fakeIncoming{},
-		Operations: fakeOperations{f}, Templates: fakeTemplates{f}, Targets: f, Hosts: fakeHost{}, Shutdowns: fakeShutdowns{f},
+		Operations: fakeOperations{f}, Templates: fakeTemplates{f}, Targets: f, Hosts: fakeHost{}, Shutdowns: fakeShutdowns{f}, Leftovers: fakeLeftovers{f},
 	})
 	if err != nil {
 		t.Fatal(err)

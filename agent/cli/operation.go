@@ -15,7 +15,7 @@ import (
 
 func (a *app) operationCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "operation", Aliases: []string{"op"}, Short: "Look at, await, cancel and settle operations", Args: noArgs, RunE: subcommandWanted}
-	cmd.AddCommand(a.operationListCommand(), a.operationInfoCommand(), a.operationWaitCommand(), a.operationCancelCommand(), a.operationResolveCommand())
+	cmd.AddCommand(a.operationListCommand(), a.operationInfoCommand(), a.operationWaitCommand(), a.operationCancelCommand(), a.operationResolveCommand(), a.operationLeftoversCommand())
 	return cmd
 }
 

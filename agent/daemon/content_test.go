@@ -109,7 +109,7 @@ func (s *sender) serve(t *testing.T, files config.TLS, senders int) string {
 	server, err := http.New(http.Options{
 		Instances: struct{ http.Instances }{}, Actions: struct{ http.InstanceActions }{}, Migrations: struct{ http.Migrations }{},
 		Incoming: struct{ http.Incoming }{}, Operations: struct{ http.Operations }{}, Targets: struct{ http.Targets }{},
-		Rebuilds: struct{ http.Rebuilds }{}, Shutdowns: struct{ http.Shutdowns }{},
+		Rebuilds: struct{ http.Rebuilds }{}, Shutdowns: struct{ http.Shutdowns }{}, Leftovers: struct{ http.Leftovers }{},
 		Hosts: readyHost{}, Templates: s, Senders: senders, Sent: func(n int64) { s.sent.Add(n) },
 	})
 	must(t, err)

@@ -194,3 +194,22 @@ func (s *Service) undecide(e *entry, err error) error {
 	}
 	return err
 }
+
+// Files gives the paths of all that reservations have made, or may have, until
+// they are committed: with the record it is the instance's then.
+func (s *Service) Files(add func(by string, paths ...string)) error {
+	for _, e := range s.all() {
+		r := e.snapshot()
+		if r.State == committed {
+			continue
+		}
+		by := "reservation " + e.id
+		for _, v := range r.Volumes {
+			add(by, append(slices.Clone(v.Names), v.Temp)...)
+		}
+		for _, p := range r.Places {
+			add(by, p.Path)
+		}
+	}
+	return nil
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/wherry-kvm/wherry/agent/store"
 	"github.com/wherry-kvm/wherry/http/api"
@@ -106,4 +107,31 @@ func (e *Engine) Reopen(_ context.Context, id, name string, note any, fn Func) (
 // false where nothing was.
 func (e *Engine) Load(id, name string, into any) (bool, error) {
 	return (&Op{e, &entry{id: id}}).Load(name, into)
+}
+
+// Unsettled gives fn, for each operation that has not ended or about which
+// someone must decide, all that the journal keeps of it, as JSON values: what
+// these name is still needed. It stops at the first error.
+func (e *Engine) Unsettled(fn func(id string, value []byte) error) error {
+	open := map[string]bool{}
+	err := e.store.List(bucketOperations, func(id string, value []byte) error {
+		r, err := decode(id, value)
+		if err != nil {
+			return err // what it names cannot be known
+		}
+		if r.Ended() && r.Status != api.StatusNeedsDecision {
+			return nil
+		}
+		open[id] = true
+		return fn(id, value)
+	})
+	if err != nil {
+		return err
+	}
+	return e.store.List(bucketData, func(key string, value []byte) error {
+		if id, _, _ := strings.Cut(key, "/"); open[id] {
+			return fn(id, value)
+		}
+		return nil
+	})
 }

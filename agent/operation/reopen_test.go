@@ -145,3 +145,32 @@ func TestUndecidedIsNotSwept(t *testing.T) {
 	_, err = e.Reopen(t.Context(), op.ID, "choice", nil, nothing)
 	must(t, err)
 }
+
+// What operations name that have not ended, or need a decision, is told; what
+// others have named is not.
+func TestUnsettled(t *testing.T) {
+	e := open(t, store.Memory())
+	saves := func(ends operation.Func) operation.Func {
+		return func(ctx context.Context, op *operation.Op) (any, error) {
+			if err := op.Save("disks", []string{"/of/" + op.Ref().Name}); err != nil {
+				return nil, err
+			}
+			return ends(ctx, op)
+		}
+	}
+	run(t, e, vm("over"), saves(nothing))
+	run(t, e, doubtful("doubt"), saves(inDoubt))
+	begun := make(chan struct{})
+	start(t, e, vm("running"), saves(func(ctx context.Context, op *operation.Op) (any, error) {
+		close(begun)
+		return untilStopped(ctx, op)
+	}))
+	<-begun
+	named := map[string]bool{}
+	must(t, e.Unsettled(func(_ string, value []byte) error { named[string(value)] = true; return nil }))
+	for value, want := range map[string]bool{`["/of/over"]`: false, `["/of/doubt"]`: true, `["/of/running"]`: true} {
+		if named[value] != want {
+			t.Errorf("%s is told: %v; want %v", value, named[value], want)
+		}
+	}
+}

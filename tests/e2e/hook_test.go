@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/tests/harness"
 )
 
@@ -50,5 +51,13 @@ func TestHook(t *testing.T) {
 	s.cleaned(false)
 	s.leftNothing()
 	s.start() // what cleaned up did so once, and stands in nobody's way
+	// A word of an earlier end that comes late, without the agent and with it.
+	s.within(10*time.Second, "a clean-up that comes late", func() {
+		w.exec(w.a, "wherry", "hook", "--clean", "--", "default", s.name, s.uuid, "1s")
+	})
+	w.must(w.a.api.Hook(w.ctx, api.HookRequest{Name: s.name, UUID: s.uuid, Operation: "release", Called: api.Duration(time.Second)}))
 	s.runsOn()
+	if keeps := slices.ContainsFunc(s.logins(s.on), func(l string) bool { return strings.Contains(l, s.name) }); !keeps || !s.record("power_state: running") {
+		t.Errorf("what runs again has its login: %v, its record says so: %v", keeps, s.record("power_state: running"))
+	}
 }

@@ -20,6 +20,11 @@ type Tuner interface {
 	// memory is there. Only what was begun with PostCopy can; QEMU switches at
 	// the end of the pass under way.
 	StartPostCopy(ctx context.Context, name string) error
+	// SetBandwidth limits memory, in MiB/s.
+	SetBandwidth(ctx context.Context, name string, mib uint64) error
+	// SetCopySpeed limits a disk copy, by its block job's id, in bytes per
+	// second; 0 = no limit.
+	SetCopySpeed(ctx context.Context, name, id string, bytes int64) error
 }
 
 // errNotConverging ends a migration whose guest writes memory faster than it

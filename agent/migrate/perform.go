@@ -1,7 +1,6 @@
 package migrate
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ var (
 // perform has libvirt carry the instance over, and makes sure of what came of
 // it.
 func (m *migration) perform(ctx context.Context) error {
+	defer m.takePart()()
 	params, err := m.params(ctx)
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func (m *migration) params(ctx context.Context) (hypervisor.MigrateParams, error
 	r := m.state.Request
 	p := hypervisor.MigrateParams{DestURI: m.state.Facts.LibvirtURI, Incremental: Incremental(m.state.Plan),
 		AutoConverge: r.AutoConverge, PostCopy: r.PostCopy, TLS: m.TLS,
-		BandwidthMiB: mebibytes(cmp.Or(r.Bandwidth, m.Bandwidth))}
+		BandwidthMiB: mebibytes(m.firstLimit())}
 	if a := m.state.Facts.Address; a != "" {
 		p.MigrateURI = migrateURI(a)
 	}

@@ -119,6 +119,7 @@ func (m *migration) adopt(ctx context.Context) error {
 	if d, err := m.Hypervisor.Domain(ctx, m.ref.Name); err == nil {
 		m.inst.Domain = d
 	}
+	defer m.takePart()()
 	m.openToCancel()
 	defer m.op.NotCancellable()
 	adopted, cancel := context.WithCancelCause(context.WithoutCancel(ctx))

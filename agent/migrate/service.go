@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/budget"
 	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/agent/operation"
 	"github.com/wherry-kvm/wherry/agent/queue"
@@ -106,6 +107,8 @@ type Options struct {
 	Operations *operation.Engine
 	// Line lets so many migrations begin at once; nil = all.
 	Line *queue.Line
+	// Budget is what all migrations may send together; nil = no limit.
+	Budget *budget.Budget
 	// Runs tells whether an instance has a QEMU process here, without libvirt;
 	// nil = not asked.
 	Runs         func(name, uuid string) (bool, error)
@@ -130,6 +133,9 @@ func New(o Options) *Service {
 	s := &Service{Options: o}
 	if s.Line == nil {
 		s.Line = queue.New(0)
+	}
+	if s.Budget == nil {
+		s.Budget = budget.New(0)
 	}
 	if err := s.hold(); err != nil {
 		s.Log.Error("looking for migrations under way", "error", err)

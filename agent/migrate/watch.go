@@ -27,11 +27,12 @@ type watcher struct {
 	meter   *meter
 	started time.Time
 	memory  *convergence
+	pace    *pace
 }
 
 func (m *migration) newWatcher(end context.CancelCauseFunc) *watcher {
 	c := m.newConvergence(end)
-	w := &watcher{m: m, end: c.end, memory: c, meter: newMeter(m.state.Plan, m.inst.Domain.Memory), started: m.Now()}
+	w := &watcher{m: m, end: c.end, memory: c, pace: m.newPace(), meter: newMeter(m.state.Plan, m.inst.Domain.Memory), started: m.Now()}
 	if shown, err := m.Operations.Get(context.Background(), m.op.ID()); err == nil {
 		w.meter.resume(shown.Progress)
 	}
@@ -75,6 +76,7 @@ func (w *watcher) look(ctx context.Context) {
 	if err == nil && job.Kind == hypervisor.JobOutgoing {
 		jobs, _ := w.m.Mover.BlockJobs(ctx, w.m.ref.Name) // without them the sum still shows
 		w.meter.add(now, job, jobs)
+		w.pace.look(ctx, job, jobs)
 		w.memory.look(ctx, job)
 		shown := w.meter.progress()
 		shown.Convergence = w.memory.shown

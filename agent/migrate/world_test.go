@@ -131,6 +131,8 @@ type mover struct {
 	stopped int
 	downs   []time.Duration
 	post    func() error // starts post-copy
+	blocks  func() []hypervisor.BlockJob
+	limits  []string
 }
 
 func (m *mover) Migrate(ctx context.Context, _ string, p hypervisor.MigrateParams) error {
@@ -152,7 +154,26 @@ func (m *mover) Job(context.Context, string) (hypervisor.Job, error) {
 	return m.job(), nil
 }
 
-func (m *mover) BlockJobs(context.Context, string) ([]hypervisor.BlockJob, error) { return nil, nil }
+func (m *mover) BlockJobs(context.Context, string) ([]hypervisor.BlockJob, error) {
+	if m.blocks == nil {
+		return nil, nil
+	}
+	return m.blocks(), nil
+}
+
+func (m *mover) SetBandwidth(_ context.Context, _ string, mib uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.limits = append(m.limits, fmt.Sprintf("memory %d MiB/s", mib))
+	return nil
+}
+
+func (m *mover) SetCopySpeed(_ context.Context, _, id string, bytes int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.limits = append(m.limits, fmt.Sprintf("%s %d", id, bytes))
+	return nil
+}
 
 func (m *mover) SetMaxDowntime(_ context.Context, _ string, d time.Duration) error {
 	m.mu.Lock()

@@ -95,6 +95,9 @@ func (p *play) stories(ctx context.Context, out *result) (map[string]story, erro
 				return nil, err
 			}
 			for _, op := range list {
+				if op.CreatedAt.Before(p.ready) {
+					continue
+				}
 				t := told{h.Name, op}
 				ops = append(ops, t)
 				out.broken = append(out.broken, honest(t)...)

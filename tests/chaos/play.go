@@ -28,6 +28,7 @@ type play struct {
 	asked   map[string]*request // by label
 	homes   map[string]*host    // where each instance was seen last
 	down    map[*host]bool      // libvirt of these hosts was killed
+	ready   time.Time           // when all guests wrote; what was done before is not of the schedule
 	work    sync.WaitGroup      // of requests and starts that are waited for at the end
 	late    int                 // triggers that were let go
 }
@@ -74,6 +75,7 @@ func (p *play) begin(ctx context.Context) error {
 	for _, i := range p.s.Instances {
 		p.homes[i.Name] = p.host(i.Host)
 	}
+	p.ready = time.Now()
 	p.journal.note("all guests write")
 	return p.rate(ctx, p.s.Link)
 }

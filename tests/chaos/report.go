@@ -36,9 +36,7 @@ func (r *result) line() string {
 	}
 	counts := map[string]int{}
 	for _, e := range r.ended {
-		if !strings.HasPrefix(e, "create ") {
-			counts[e]++
-		}
+		counts[e]++
 	}
 	return fmt.Sprintf("seed %-4d %s %5.1fs  %d acts  %s", r.s.Seed, word, r.took.Seconds(), len(r.s.Acts), list(counts))
 }

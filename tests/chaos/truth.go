@@ -51,8 +51,6 @@ func (s *story) apply(t told) {
 		if done {
 			s.move(opposite(t.host))
 		}
-	case "create":
-		// The instance runs before the first act.
 	case "start":
 		s.restarted = true
 		if done {

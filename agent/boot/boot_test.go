@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/cleanup"
+	"github.com/wherry-kvm/wherry/agent/durable/durabletest"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/agent/shutdown"
 	"github.com/wherry-kvm/wherry/http/api"
@@ -97,7 +98,7 @@ type host struct {
 
 func newHost(t *testing.T, boot string) *host {
 	h := &host{fails: map[string]int{}, runs: map[string]bool{}, why: errors.New("no route to its storage"), bell: make(chan struct{})}
-	dir := t.TempDir()
+	dir := durabletest.Dir(t)
 	h.Options = Options{Enabled: true, Place: shutdown.Place{Dir: dir}, Records: record.Dir(filepath.Join(dir, "records")), Log: slog.New(slog.DiscardHandler),
 		BootID:   func() (string, error) { return boot, nil },
 		Uptime:   func() (time.Duration, error) { return time.Minute, nil },

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/wherry-kvm/wherry/agent/cleanup"
+	"github.com/wherry-kvm/wherry/agent/durable/durabletest"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 )
@@ -67,7 +68,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	dir := t.TempDir()
+	dir := durabletest.Dir(t)
 	w := &world{records: record.Dir(filepath.Join(dir, "records"))}
 	r := api.Record{Project: "blue", Name: "vm", UUID: uuid, PowerState: "running", Targets: []api.Target{{Type: "file", Path: "/x"}}}
 	if err := w.records.Write(r); err != nil {

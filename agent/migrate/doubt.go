@@ -115,9 +115,19 @@ func (m *migration) process() string {
 	return "none"
 }
 
-// hear keeps the destination's last answer.
-func (m *migration) hear(in api.Incoming) {
+// hear keeps the destination's last answer, and whether it still answers.
+func (m *migration) hear(in api.Incoming, err error) {
 	m.heardMu.Lock()
 	defer m.heardMu.Unlock()
-	m.heard, m.heardAt = in, m.Now()
+	if m.lost = api.CodeOf(err) == "peer-unreachable"; err == nil {
+		m.heard, m.heardAt = in, m.Now()
+	}
+}
+
+// peerLost tells whether the destination's agent could not be reached when it
+// was last asked. One that answers may have a libvirt that does not.
+func (m *migration) peerLost() bool {
+	m.heardMu.Lock()
+	defer m.heardMu.Unlock()
+	return m.lost
 }

@@ -28,8 +28,10 @@ type migration struct {
 
 	// id is the operation's while op is not known.
 	id string
-	// heard is the destination's last answer, and when it came.
+	// heard is the destination's last answer, and when it came; lost: it was
+	// asked again since, and could not be reached.
 	heardMu sync.Mutex
+	lost    bool
 	heard   api.Incoming
 	heardAt time.Time
 }

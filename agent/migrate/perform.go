@@ -104,6 +104,10 @@ func (m *migration) moveProblem(err error, where string) error {
 	case errors.Is(err, operation.ErrCancelled):
 		code = "cancelled"
 	}
+	if m.peerLost() && where == runsAtSourceAlone && (code == "stalled" || code == "migration-failed") {
+		code = "peer-lost" // which is why, whoever noticed it first
+		hint = "the instance has run on at the source, untouched. The destination takes back by itself what it made, when its lease runs out"
+	}
 	p := api.NewProblem(code, "%w", err).WithHint("%s", hint)
 	if code != "migration-failed" {
 		return p // a disk that libvirt names now failed because it was stopped

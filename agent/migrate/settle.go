@@ -96,9 +96,7 @@ func (m *migration) destinationSide(ctx context.Context) Side {
 	ctx, cancel := context.WithTimeout(ctx, sideDeadline)
 	defer cancel()
 	in, err := m.peer.Renew(ctx, m.operation())
-	if err == nil {
-		m.hear(in)
-	}
+	m.hear(in, err)
 	switch {
 	case api.CodeOf(err) == "not-found":
 		return Side{} // its lease ran out: it made sure that nothing runs there

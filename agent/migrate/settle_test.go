@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
@@ -101,5 +102,43 @@ func TestCopyThatLibvirtLeftIsDismissed(t *testing.T) {
 	}
 	if _, err := w.libvirt.Domain(t.Context(), "vm"); !errors.Is(err, hypervisor.ErrNoDomain) || w.exists(w.disk) {
 		t.Errorf("the copy at the source: %v, its volume exists: %v; want both gone", err, w.exists(w.disk))
+	}
+}
+
+// A destination that is gone in the middle: the guest runs on here, and that the
+// peer was lost is the reason, whether libvirt or the stall timeout found out.
+func TestPeerLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		request api.MigrateRequest
+		moves   func(context.Context, hypervisor.MigrateParams) error
+		silent  bool
+		code    string
+	}{
+		"libvirt noticed":             {moves: func(context.Context, hypervisor.MigrateParams) error { return errors.New("keepalive timeout") }, silent: true, code: "peer-lost"},
+		"nothing moved":               {request: api.MigrateRequest{StallTimeout: api.Duration(time.Millisecond)}, moves: untilStopped, silent: true, code: "peer-lost"},
+		"it was stopped":              {request: api.MigrateRequest{Timeout: api.Duration(time.Millisecond)}, moves: untilStopped, silent: true, code: "timeout"},
+		"it answers, but has stalled": {request: api.MigrateRequest{StallTimeout: api.Duration(time.Millisecond)}, moves: untilStopped, code: "stalled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.mover.migrate = func(ctx context.Context, p hypervisor.MigrateParams) error {
+				w.peer.mu.Lock()
+				w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+					if c.silent {
+						return in, api.NewProblem("peer-unreachable", "no route to host")
+					}
+					return in, nil
+				}
+				w.peer.mu.Unlock()
+				return c.moves(ctx, p)
+			}
+			op := w.migrated(c.request)
+			if op.Status != api.StatusFailed || op.Error.Code != c.code || op.Error.Phase != "perform" || op.Error.Hint == "" {
+				t.Errorf("ended as %s, %+v; want %s", op.Status, op.Error, c.code)
+			}
+			if w.libvirt.state("vm") != hypervisor.Running || !w.exists(w.disk) {
+				t.Errorf("the instance is %q", w.libvirt.state("vm"))
+			}
+		})
 	}
 }

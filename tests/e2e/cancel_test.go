@@ -108,7 +108,7 @@ func TestNetworkLostForGoodWhileDisksMove(t *testing.T) {
 	for range 3 { // it goes on writing all the while
 		w.must(w.lab.Guest(name).WaitMore(w.ctx, w.a.Host, "vda", 10))
 	}
-	w.failed(w.a, id, "stalled", "perform", "", "stall")
+	w.failed(w.a, id, "peer-lost", "perform", "", "stall")
 	if took := time.Since(start); took > stall+keepAlive {
 		t.Errorf("the end took %s; want it within %s", took, stall+keepAlive)
 	}

@@ -103,29 +103,6 @@ func TestStopWithoutLibvirt(t *testing.T) {
 	s.down(false)
 }
 
-// It dies at any moment of a stop, ten times: the instance is down, with all
-// that is owed done, or it runs.
-func TestAgentKilledAtAnyMomentOfAStop(t *testing.T) {
-	s := begin(t).toStop("vm", options("wherry.slow=300ms"))
-	for i := range 10 {
-		s.start()
-		began, at := time.Now(), time.Duration(i)*90*time.Millisecond
-		op, err := s.on.api.Stop(s.ctx, ref(s.name), api.StopRequest{}, "")
-		s.must(err)
-		s.must(harness.Until(s.ctx, "the moment", func(context.Context) error {
-			if time.Since(began) < at {
-				return errors.New("not yet")
-			}
-			return nil
-		}))
-		s.kill(s.on)
-		if got := s.resumed(op.ID); got.Status != api.StatusSucceeded {
-			t.Errorf("after %s: operation %s: %s", at, got.Status, describe(got.Error))
-		}
-		s.down(true)
-	}
-}
-
 // The store is lost with the agent: what is owed is in a file of its own.
 func TestStoreLostInTheMiddleOfAStop(t *testing.T) {
 	s := begin(t).toStop("vm", options("wherry.slow=3s")).start()

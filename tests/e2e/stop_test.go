@@ -5,6 +5,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -156,4 +158,37 @@ func TestStopOfAFrozenQEMU(t *testing.T) {
 		t.Errorf("rungs %+v; want quit, SIGTERM, SIGKILL", r.Rungs)
 	}
 	frozen.down(false)
+}
+
+// panics is a program for the first sector of a disk: it says by way of QEMU's
+// panic device that it has crashed, and halts.
+var panics = []byte{0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd}
+
+// A guest that has crashed and is preserved, for somebody to look at it, has
+// nobody left to ask: it is ended without waiting for its timeout.
+func TestStopCrashed(t *testing.T) {
+	w := begin(t)
+	s := w.toStop("vm", extra(`<panic model='isa'/>`))
+	sector := append(panics, make([]byte, 2*imageSize-len(panics))...)
+	copy(sector[510:], "\x55\xaa")
+	file := filepath.Join(w.a.Images(), s.name+".raw")
+	w.must(os.WriteFile(file, sector, 0o600))
+	w.exec(w.a, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", harness.ImagesPath+"/"+s.name+".raw", s.disk)
+	w.must(os.Remove(file))
+	x := kernelXML.ReplaceAllString(w.exec(w.a, "virsh", "dumpxml", "--inactive", s.name), "")
+	w.must(w.a.Define(w.ctx, strings.Replace(x, "<on_crash>destroy<", "<on_crash>preserve<", 1)))
+	op, err := w.a.api.Start(w.ctx, ref(s.name), "")
+	w.run(w.a, op, err)
+	s.connect()
+	w.must(harness.Until(w.ctx, "the guest to crash", func(ctx context.Context) error {
+		out, err := w.a.Virsh(ctx, "domstate", "--reason", s.name)
+		if err == nil && !strings.HasPrefix(out, "crashed") {
+			err = fmt.Errorf("it is %s", out)
+		}
+		return err
+	}))
+	if r := s.stop(api.StopRequest{}, api.RungQuit); len(r.Rungs) != 1 {
+		t.Errorf("rungs %+v; want nobody to have been asked", r.Rungs)
+	}
+	s.down(false)
 }

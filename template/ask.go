@@ -2,6 +2,7 @@ package template
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/wherry-kvm/wherry/template/fault"
 )
@@ -31,7 +32,38 @@ func (a *attempt) fetch() error {
 			return err
 		}
 	}
+	if end, err := a.others(&tried); end {
+		return err
+	}
 	return tried.fault()
+}
+
+// others asks the peers of the configuration for what the URL did not give the
+// first time. What a rule of this host refuses is not had from them either.
+func (a *attempt) others(tried *tries) (end bool, err error) {
+	if !tried.url || fault.Of(tried.fault()).Class != fault.Source || a.asksPeersFirst() {
+		return false, nil
+	}
+	var peers tries
+	origins, want := a.peers(a.ctx, a.t), a.proof()
+	if len(origins) > 0 && len(want) == 0 {
+		origins = nil
+		peers.add(FromPeer, "", fault.New(fault.NoSource,
+			"not asked: the checksum is that of the packed image, so that nobody can tell whether theirs is right; one that is to be believed is named by sync_from"))
+	}
+	for _, o := range origins {
+		if end, err := a.try(candidate{o, FromPeer, want}, &peers); end {
+			return true, err
+		}
+	}
+	// One entry for all of them: many that have it not must leave room for what
+	// is wrong with the URL, which is the one to decide.
+	if len(peers.all) == 1 && len(origins) == 1 {
+		tried.all = slices.Concat(peers.all, tried.all)
+	} else if len(peers.all) > 0 {
+		tried.all = slices.Concat([]fault.Named{{Name: "peers", Err: peers.fault()}}, tried.all)
+	}
+	return false, nil
 }
 
 // try asks one origin. end: another would not help, or is not needed.

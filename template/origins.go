@@ -35,25 +35,36 @@ func (c candidate) state() string {
 	return StateSyncing
 }
 
-// near gives the origins that are asked before the URL: other pools of this
-// host, and peers. A copy that was ready once, or is to be synced, is brought
-// from any peer that has it; else the first time the URL is what was asked for.
-func (a *attempt) near() []candidate {
-	var want []string
+// proof gives the checksums of the bytes as a copy has them; none where only
+// that of the packed image is known.
+func (a *attempt) proof() []string {
 	switch {
 	case a.t.Digest != "":
-		want = []string{a.t.Digest}
+		return []string{a.t.Digest}
 	case !packed(a.t.URL):
-		want = []string{a.t.Checksum}
+		return []string{a.t.Checksum}
 	}
+	return nil
+}
+
+// asksPeersFirst: a copy that was ready once, or is to be synced, is brought
+// from any peer that has it; else the first time the URL is what was asked for.
+// Size is known once a copy was ready.
+func (a *attempt) asksPeersFirst() bool {
+	return a.t.Size > 0 || a.t.SyncFrom != "" || a.t.URL == ""
+}
+
+// near gives the origins that are asked before the URL: other pools of this
+// host, and peers.
+func (a *attempt) near() []candidate {
+	want := a.proof()
 	var out []candidate
 	for _, c := range a.t.Copies {
 		if c.State == StateReady && c.Pool != a.pool && len(want) > 0 {
 			out = append(out, candidate{hostOrigin{c, a.t.Size}, FromHost, want})
 		}
 	}
-	// Size is known once a copy was ready.
-	if a.t.Size > 0 || a.t.SyncFrom != "" || a.t.URL == "" {
+	if a.asksPeersFirst() {
 		for _, o := range a.peers(a.ctx, a.t) {
 			out = append(out, candidate{o, FromPeer, want})
 		}

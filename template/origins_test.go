@@ -30,6 +30,7 @@ func TestOrderOfOrigins(t *testing.T) {
 		syncFrom   string
 		noURL      bool
 		peersFail  bool
+		urlFails   int // with this status
 		wantPeers  int32
 		wantURL    int32
 		wantOrigin string
@@ -38,6 +39,7 @@ func TestOrderOfOrigins(t *testing.T) {
 		"first, from a peer as asked": {syncFrom: "https://b:8470", wantPeers: 1, wantOrigin: "peer b"},
 		"first, no peer has it":       {syncFrom: "https://b:8470", peersFail: true, wantPeers: 2, wantURL: 1, wantOrigin: "url"},
 		"first, from peers only":      {syncFrom: "https://b:8470", noURL: true, wantPeers: 1, wantOrigin: "peer b"},
+		"first, the URL fails":        {urlFails: 404, wantPeers: 1, wantURL: 1, wantOrigin: "peer b"},
 		"lost, from a peer":           {lost: true, wantPeers: 1, wantOrigin: "peer b"},
 		"lost, from the URL":          {lost: true, peersFail: true, wantPeers: 2, wantURL: 1, wantOrigin: "url"},
 		"from another pool":           {other: true, wantOrigin: `pool "other"`},
@@ -45,6 +47,9 @@ func TestOrderOfOrigins(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
 			site := serveBytes(t, content)
+			if tt.urlFails > 0 {
+				site = serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(tt.urlFails) })
+			}
 			var asked atomic.Int32
 			s := spec("a", site.URL, content)
 			s.SyncFrom = tt.syncFrom
@@ -107,6 +112,51 @@ func TestEveryOriginIsNamed(t *testing.T) {
 	s.URL = ""
 	must(t, errOf(h.Register(t.Context(), template.Spec{ID: "b", Checksum: sha(content), Format: "raw", SyncFrom: "https://peer:8470"})))
 	wantFault(t, h.Fetch(t.Context(), "b", nil), fault.NoSource, fault.Source)
+}
+
+// Where the URL fails the first time, the peers may have it; who they are and
+// why they do not help must not hide what is wrong with the URL.
+func TestPeersWhereTheURLFails(t *testing.T) {
+	content := raw(1, 4096)
+	gone := serve(t, func(w http.ResponseWriter, _ *http.Request) { http.NotFound(w, nil) })
+	var asked atomic.Int32
+	absent := memory{name: "peer b", asked: &asked, err: fault.New(fault.Peer, "has it not")}
+	wrong := memory{name: "peer c", asked: &asked, b: raw(2, 4096)}
+	for name, tt := range map[string]struct {
+		s     template.Spec
+		peers []source.Origin
+		asked int32
+		code  string
+		class fault.Class
+		words []string
+	}{
+		"none has it": {spec("a", gone.URL, content), []source.Origin{absent, wrong}, 2, fault.HTTPStatus, fault.Source,
+			[]string{"404", "peers: ", "peer b: has it not", "peer c: ", sha(content)}},
+		"the only one has it not": {spec("a", gone.URL, content), []source.Origin{absent}, 1, fault.HTTPStatus, fault.Source,
+			[]string{"404", "peer b: has it not"}},
+		"there are none": {spec("a", gone.URL, content), nil, 0, fault.HTTPStatus, fault.Source, []string{"404"}},
+		"packed": {spec("a", gone.URL+"/a.gz", packedWith(t, content)), []source.Origin{memory{name: "peer b", asked: &asked, b: content}}, 0,
+			fault.HTTPStatus, fault.Source, []string{"404", "peers: not asked", "packed", "sync_from"}},
+		"refused by a rule": {spec("a", "gopher://images.example/a", content), []source.Origin{wrong}, 0, fault.Scheme, fault.Policy, []string{"gopher"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			asked.Store(0)
+			h.peers = tt.peers
+			must(t, errOf(h.Register(t.Context(), tt.s)))
+			f := wantFault(t, h.Fetch(t.Context(), "a", nil), tt.code, tt.class, tt.words...)
+			if f.Permanent || asked.Load() != tt.asked {
+				t.Errorf("permanent %t, %d peers asked; want %d", f.Permanent, asked.Load(), tt.asked)
+			}
+		})
+	}
+	// Wrong bytes from the URL need not be those of a peer.
+	h := newHost(t)
+	h.peers = []source.Origin{memory{name: "peer b", b: content}}
+	h.ready(spec("a", serveBytes(t, raw(2, 4096)).URL, content))
+	if _, c := h.copyOf("a"); c.Origin != "peer b" {
+		t.Errorf("from %q", c.Origin)
+	}
 }
 
 func packedWith(t testing.TB, b []byte) []byte {

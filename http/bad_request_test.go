@@ -92,6 +92,8 @@ var badRequests = []struct {
 	{name: "destination with a path", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b/v1"}`, field: "destination"},
 	{name: "destination with a user", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://u:p@b"}`, field: "destination", loose: true},
 	{name: "unknown mode", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b","mode":"thin"}`, field: "mode"},
+	{name: "no bandwidth", method: "PUT", path: "/v1/host/bandwidth", body: `{}`, field: "bandwidth"},
+	{name: "negative bandwidth of all", method: "PUT", path: "/v1/host/bandwidth", body: `{"bandwidth":-1}`, field: "bandwidth"},
 	{name: "unknown policy of convergence", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b","on_not_converging":"wait"}`, field: "on_not_converging"},
 	{name: "unknown seed", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b","seed":"on"}`, field: "seed"},
 	{name: "negative bandwidth", method: "POST", path: "/v1/instances/vm1/migrate", body: `{"destination":"https://b","bandwidth":-1}`, field: "bandwidth"},

@@ -28,6 +28,8 @@ func (s *Server) routes() []route {
 	return append(s.probeRoutes(),
 		route{get, "/v1/openapi.yaml", s.openAPI, false, nil},
 		route{get, "/v1/host", s.host, false, nil},
+		route{get, "/v1/host/bandwidth", s.bandwidth, false, nil},
+		route{http.MethodPut, "/v1/host/bandwidth", s.setBandwidth, false, nil},
 		route{get, "/v1/host/shutdown", s.shutdownStatus, false, nil},
 		route{post, "/v1/host/shutdown", s.shutdown, false, nil},
 		route{post, "/v1/host/hook", s.hook, false, nil},

@@ -134,6 +134,10 @@ type Targets interface {
 // Hosts speaks for this host.
 type Hosts interface {
 	Host(ctx context.Context) (api.Host, error)
+	// Bandwidth gives what its migrations may send together, and SetBandwidth
+	// changes it, in bytes per second; 0 = no limit.
+	Bandwidth(ctx context.Context) (api.Bandwidth, error)
+	SetBandwidth(ctx context.Context, bytes int64) (api.Bandwidth, error)
 	// Ready returns why the host cannot work just now, such as "libvirt-down".
 	Ready(ctx context.Context) error
 }

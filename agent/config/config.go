@@ -63,16 +63,17 @@ type Hypervisor struct {
 
 // Migration holds the defaults of migrations, which a request may narrow.
 type Migration struct {
-	LibvirtURI   string        `mapstructure:"libvirt_uri"`   // where the libvirt of a peer reaches this host's; Load fills an empty one
-	Address      string        `mapstructure:"address"`       // where migration streams arrive; "" = libvirt's choice
-	TLS          bool          `mapstructure:"tls"`           // QEMU's native TLS for the streams
-	Timeout      time.Duration `mapstructure:"timeout"`       // of a whole migration
-	StallTimeout time.Duration `mapstructure:"stall_timeout"` // without a byte moved
-	MaxDowntime  time.Duration `mapstructure:"max_downtime"`  // at the switchover, the most
-	MaxOutgoing  int           `mapstructure:"max_outgoing"`  // from this host at once; others wait
-	MaxIncoming  int           `mapstructure:"max_incoming"`  // to this host at once; their sources wait
-	Bandwidth    int64         `mapstructure:"bandwidth"`     // bytes per second for each stream; 0 = no limit
-	Lease        time.Duration `mapstructure:"lease"`         // of a reservation whose source is silent
+	LibvirtURI    string        `mapstructure:"libvirt_uri"`    // where the libvirt of a peer reaches this host's; Load fills an empty one
+	Address       string        `mapstructure:"address"`        // where migration streams arrive; "" = libvirt's choice
+	TLS           bool          `mapstructure:"tls"`            // QEMU's native TLS for the streams
+	Timeout       time.Duration `mapstructure:"timeout"`        // of a whole migration
+	StallTimeout  time.Duration `mapstructure:"stall_timeout"`  // without a byte moved
+	MaxDowntime   time.Duration `mapstructure:"max_downtime"`   // at the switchover, the most
+	MaxOutgoing   int           `mapstructure:"max_outgoing"`   // from this host at once; others wait
+	MaxIncoming   int           `mapstructure:"max_incoming"`   // to this host at once; their sources wait
+	Bandwidth     int64         `mapstructure:"bandwidth"`      // bytes per second for each stream; 0 = no limit
+	HostBandwidth int64         `mapstructure:"host_bandwidth"` // bytes per second for all migrations from this host together; 0 = no limit
+	Lease         time.Duration `mapstructure:"lease"`          // of a reservation whose source is silent
 }
 
 // Pool tells which physical storage a libvirt pool is, where the agent cannot

@@ -54,6 +54,7 @@ func TestFaults(t *testing.T) {
 		{"negative bandwidth", "migration: {bandwidth: -1}", []string{"migration.bandwidth"}},
 		{"nothing may leave", "migration: {max_outgoing: 0}", []string{"migration.max_outgoing"}},
 		{"nothing may arrive", "migration: {max_incoming: -1}", []string{"migration.max_incoming"}},
+		{"less than nothing for all", "migration: {host_bandwidth: -1}", []string{"migration.host_bandwidth"}},
 		{"no downtime", "migration: {max_downtime: -1s}", []string{"migration.max_downtime"}},
 		{"short lease", "migration: {lease: 1s}", []string{"migration.lease", "10s"}},
 		{"peer without scheme", "peers: [hostb]", []string{"peers[0]", "hostb"}},

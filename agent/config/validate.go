@@ -95,6 +95,9 @@ func (c Config) validateMigration(f *faults) {
 	if m.Bandwidth < 0 {
 		f.add("migration.bandwidth", "%d is negative", m.Bandwidth)
 	}
+	if m.HostBandwidth < 0 {
+		f.add("migration.host_bandwidth", "%d is negative", m.HostBandwidth)
+	}
 	// A lease is renewed a few times within its length, over a network.
 	if m.Lease < 10*time.Second {
 		f.add("migration.lease", "%s is less than 10s", m.Lease)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/budget"
 	"github.com/wherry-kvm/wherry/agent/chains"
 	"github.com/wherry-kvm/wherry/agent/drain"
 	"github.com/wherry-kvm/wherry/agent/hook"
@@ -33,6 +34,7 @@ import (
 // services are the agent's answers to its callers.
 type services struct {
 	host       *host.Service
+	budget     *budget.Budget // of migrations from this host
 	instances  *instance.Service
 	migrations *migrate.Service
 	rebuilds   *rebuild.Service
@@ -76,8 +78,9 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		Targets: s.targets, Observer: d.metrics, Records: d.records, Operations: d.ops, Runner: d.runner,
 		Log: d.log.With("part", "instance"), Now: now, DefaultPool: c.Templates.Pool})
 	line := queue.New(c.Migration.MaxOutgoing)
+	s.budget = budget.New(c.Migration.HostBandwidth)
 	s.migrations = migrate.New(migrate.Options{Hypervisor: d.hv, Mover: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
-		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Line: line, Runs: process.Finder{}.Runs, Dial: d.peers.migration, Observer: d.metrics,
+		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Line: line, Budget: s.budget, Runs: process.Finder{}.Runs, Dial: d.peers.migration, Observer: d.metrics,
 		Log: d.log.With("part", "migrate"), Now: now, SelfURL: d.selfURL(), TLS: c.Migration.TLS, Timeout: c.Migration.Timeout,
 		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease})
 	s.rebuilds = rebuild.New(rebuild.Options{Hypervisor: d.hv, Definer: d.hv, Power: s.instances, Templates: s.templates, Bases: s.templates,

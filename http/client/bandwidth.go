@@ -1,0 +1,20 @@
+package client
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/wherry-kvm/wherry/http/api"
+)
+
+// Bandwidth gives what the migrations from the host may send together, and who
+// has which share of it.
+func (c *Client) Bandwidth(ctx context.Context) (api.Bandwidth, error) {
+	return call[api.Bandwidth](ctx, c, get("v1", "host", "bandwidth"))
+}
+
+// SetBandwidth changes that, in bytes per second; 0 = no limit.
+func (c *Client) SetBandwidth(ctx context.Context, bytes int64) (api.Bandwidth, error) {
+	return call[api.Bandwidth](ctx, c, request{method: http.MethodPut, path: []string{"v1", "host", "bandwidth"},
+		body: api.BandwidthRequest{Bandwidth: &bytes}, again: true})
+}

@@ -1,0 +1,26 @@
+package http
+
+import "github.com/wherry-kvm/wherry/http/api"
+
+func (s *Server) bandwidth(c *call) error {
+	b, err := s.opts.Hosts.Bandwidth(c.ctx())
+	return answer(c, b, err)
+}
+
+func (s *Server) setBandwidth(c *call) error {
+	r, err := decode(c, false, checkBandwidth)
+	if err != nil {
+		return err
+	}
+	b, err := s.opts.Hosts.SetBandwidth(c.ctx(), *r.Bandwidth)
+	return answer(c, b, err)
+}
+
+func checkBandwidth(r api.BandwidthRequest) (f faults) {
+	if r.Bandwidth == nil {
+		f.add("bandwidth", "needed; 0 for no limit")
+		return f
+	}
+	f.notNegative("bandwidth", *r.Bandwidth)
+	return f
+}

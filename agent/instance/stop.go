@@ -155,7 +155,8 @@ func (s *Service) down(ctx context.Context, op *operation.Op, st stopping) (api.
 
 func (s *Service) options(st stopping) power.Options {
 	timeout := st.Request.Timeout.Or(power.DefaultTimeout)
-	timeout = max(timeout-s.Now().Sub(st.Began), min(timeout, recoveredAtLeast))
+	// Whole milliseconds, for whoever reads that they were not enough.
+	timeout = max(timeout-s.Now().Sub(st.Began), min(timeout, recoveredAtLeast)).Round(time.Millisecond)
 	return power.Options{Timeout: timeout, ForceAfter: st.Request.OnTimeout == "force", Force: st.Request.Force}
 }
 

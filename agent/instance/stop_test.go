@@ -57,6 +57,9 @@ func TestStop(t *testing.T) {
 				t.Errorf("result %+v, observed %+v, record %+v; want %q", got, seen, rec, c.rung)
 			}
 			got := w.ladder.told[0]
+			if got.Timeout%time.Millisecond != 0 {
+				t.Errorf("timeout %s; want it to be read", got.Timeout)
+			}
 			if got.Timeout = got.Timeout.Round(time.Minute); !slices.Equal([]power.Options{got}, []power.Options{c.want}) {
 				t.Errorf("the ladder was told %+v; want %+v", got, c.want)
 			}

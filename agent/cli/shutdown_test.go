@@ -14,6 +14,7 @@ import (
 	"github.com/wherry-kvm/wherry/agent/config"
 	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor/process"
 )
 
 // Where the agent does not do it the command does, but not against its word,
@@ -149,10 +150,14 @@ func hookFolder(t *testing.T, socket string) (file string, records record.Dir) {
 func TestHookTellsTheAgent(t *testing.T) {
 	f := startFake(t)
 	file, _ := hookFolder(t, f.socket)
+	called, err := process.Own() // libvirt makes a process for each call, which is this one here
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		words, sent string
 	}{
-		{"vm release end -", `hook {"name":"vm","uuid":"5b7c1a9e-3f6d-4e55-9f1c-0d7a51a0c001","operation":"release"}`},
+		{"vm release end -", `hook {"name":"vm","uuid":"5b7c1a9e-3f6d-4e55-9f1c-0d7a51a0c001","operation":"release","called":"` + called.String() + `"}`},
 		{"vm migrate begin -", ""},
 		{"vm prepare begin -", ""},
 		{"vm", ""},

@@ -33,7 +33,7 @@ func TestHeldReservationsAreOperations(t *testing.T) {
 	}
 	engine, err := operation.Open(operation.Options{Store: s})
 	must(t, err)
-	defer engine.Close(t.Context())
+	t.Cleanup(func() { must(t, engine.Close(context.WithoutCancel(t.Context()))) })
 	own, err := engine.Start(t.Context(), operation.Spec{Kind: "test", Instance: "other"},
 		func(context.Context, *operation.Op) (any, error) { return nil, errors.New("failed") })
 	must(t, err)

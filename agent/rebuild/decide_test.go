@@ -193,6 +193,7 @@ func TestDecideRefuses(t *testing.T) {
 		{"internal snapshots", original(), func(f *rebuild.Facts) {
 			f.Root.Chain[0].Snapshots, f.Root.Chain[0].SnapshotNames = 1, []string{"inside"}
 		}, []string{"snapshots-present:1 internal snapshots: inside"}},
+		{"checkpoints", original(), func(f *rebuild.Facts) { f.Checkpoints = []string{"monday", "tuesday"} }, []string{"checkpoints-present:monday, tuesday; drop them"}},
 		{"no disk", original(), func(f *rebuild.Facts) { f.Parsed.Disks = nil }, []string{"root-unknown:"}},
 		{"a LUN", original(), func(f *rebuild.Facts) { f.Parsed.Disks[0].Device = "lun" }, []string{"root-unsuitable:lun"}},
 		{"a block device", original(), func(f *rebuild.Facts) { f.Parsed.Disks[0].Type = "block" }, []string{"root-unsuitable:block"}},

@@ -20,12 +20,14 @@ type Facts struct {
 	Domain    hypervisor.Domain
 	Saved     bool     // libvirt keeps memory for its next start
 	Snapshots []string // libvirt's
-	XML       string   // the definition of the next start
-	Parsed    domainxml.Domain
-	Record    *api.Record // nil where Wherry keeps none
-	Pools     []api.Pool
-	Root      Root
-	Template  Template // of the request, or the original; no ID where there is none
+	// Checkpoints are libvirt's, for incremental backups.
+	Checkpoints []string
+	XML         string // the definition of the next start
+	Parsed      domainxml.Domain
+	Record      *api.Record // nil where Wherry keeps none
+	Pools       []api.Pool
+	Root        Root
+	Template    Template // of the request, or the original; no ID where there is none
 }
 
 // Root is what was found of the root disk.
@@ -72,6 +74,9 @@ func (s *Service) gather(ctx context.Context, ref api.Ref, r api.RebuildRequest)
 		if f.Snapshots, err = s.Hypervisor.Snapshots(ctx, ref.Name); err != nil {
 			return f, inspect.Problem(ref, err)
 		}
+	}
+	if f.Checkpoints, err = s.Hypervisor.Checkpoints(ctx, ref.Name); err != nil {
+		return f, inspect.Problem(ref, err)
 	}
 	rec, err := s.Records.Of(ref, f.Domain.UUID)
 	switch {

@@ -22,6 +22,7 @@ const (
 	Transient        = "transient"
 	SavedState       = "saved-state"
 	SnapshotsPresent = "snapshots-present"
+	Checkpoints      = "checkpoints-present"
 	RootUnknown      = "root-unknown"
 	RootUnsuitable   = "root-unsuitable"
 	OriginalUnknown  = "original-unknown"
@@ -110,6 +111,10 @@ func state(f Facts, r api.RebuildRequest) (out []api.Reason) {
 	if len(f.Root.Chain) > 0 && f.Root.Chain[0].Snapshots > 0 {
 		l := f.Root.Chain[0]
 		add(SnapshotsPresent, "image %s has %d internal snapshots: %s", l.Path, l.Snapshots, strings.Join(l.SnapshotNames, ", "))
+	}
+	if len(f.Checkpoints) > 0 {
+		add(Checkpoints, "libvirt has checkpoints for incremental backups, whose bitmaps lie in the old disk: %s; drop them with `virsh checkpoint-delete`, and begin the next backup anew",
+			strings.Join(f.Checkpoints, ", "))
 	}
 	return out
 }

@@ -137,7 +137,7 @@ func TestAFetchedTemplateThatDoesNotFit(t *testing.T) {
 
 func TestRefusedAtOnce(t *testing.T) {
 	h := newHost(t, running)
-	h.domain.Snapshots, h.room = 2, unix.EROFS
+	h.domain.Snapshots, h.room, h.marks = 2, unix.EROFS, []string{"monday"}
 	a := h.agent()
 	defer a.close()
 	for range 2 {
@@ -147,7 +147,7 @@ func TestRefusedAtOnce(t *testing.T) {
 		for _, r := range p.Reasons {
 			codes = append(codes, r.Code)
 		}
-		if p.Status != 412 || !slices.Equal(codes, []string{"running", "snapshots-present", "pool-not-writable"}) || !strings.Contains(p.Detail, "before-upgrade") {
+		if p.Status != 412 || !slices.Equal(codes, []string{"running", "snapshots-present", "checkpoints-present", "pool-not-writable"}) || !strings.Contains(p.Detail, "before-upgrade") {
 			t.Errorf("%+v", p)
 		}
 	}

@@ -22,6 +22,8 @@ type Hypervisor interface {
 	// XML gives the live XML, or the one of the next start.
 	XML(ctx context.Context, name string, inactive bool) (string, error)
 	Snapshots(ctx context.Context, name string) ([]string, error)
+	// Checkpoints names those that incremental backups begin at.
+	Checkpoints(ctx context.Context, name string) ([]string, error)
 	// Saved tells whether libvirt keeps the memory of a stopped instance.
 	Saved(ctx context.Context, name string) (bool, error)
 	// WaitState waits out an interrupted connection.

@@ -66,7 +66,8 @@ type host struct {
 	ready   map[string]template
 	known   map[string]api.Template
 	free    int64
-	room    error // why the pool takes no file
+	room    error    // why the pool takes no file
+	marks   []string // checkpoints
 	// draining is why the host rebuilds nothing.
 	draining error
 }
@@ -461,8 +462,9 @@ func (l libvirt) Blocks(context.Context, string) ([]hypervisor.BlockNode, error)
 func (l libvirt) Snapshots(context.Context, string) ([]string, error) {
 	return []string{"before-upgrade", "clean"}, l.look()
 }
-func (l libvirt) Saved(context.Context, string) (bool, error) { return l.saved, l.look() }
-func (l libvirt) RefreshPool(context.Context, string) error   { return l.look() }
+func (l libvirt) Checkpoints(context.Context, string) ([]string, error) { return l.marks, l.look() }
+func (l libvirt) Saved(context.Context, string) (bool, error)           { return l.saved, l.look() }
+func (l libvirt) RefreshPool(context.Context, string) error             { return l.look() }
 func (l libvirt) WaitState(ctx context.Context, name string, _ ...hypervisor.State) (hypervisor.Domain, error) {
 	if err := l.fail["wait"]; err != nil {
 		return hypervisor.Domain{}, err

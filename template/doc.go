@@ -12,7 +12,7 @@
 //
 // A copy comes by attempts. An attempt asks one origin after another: other
 // pools of this host and peers for what was ready once, then the URL and its
-// mirrors. One that fails leaves nothing but why, by code and class (package
+// mirrors, and at last the peers for what was not. One that fails leaves nothing but why, by code and class (package
 // fault), and when the next one is; Run makes that by itself, also where the
 // agent was down meanwhile. What an attempt has brought when the agent stops is
 // kept with how far it is (package partial), and the next goes on there.

@@ -20,16 +20,21 @@ import (
 func TestShutdownByPriorityAndStartAgain(t *testing.T) {
 	w := begin(t)
 	d := w.falls()
-	high, high2, low := d.guest("high", 10), d.guest("high2", 10), d.guest("low", -10)
+	high, high2 := d.guest("high", api.StopPolicy{Priority: 10}), d.guest("high2", api.StopPolicy{Priority: 10})
+	low := d.guest("low", api.StopPolicy{Priority: -10})
+	d.boot()
 	off := w.toStop("off") // never started, which the record says as well
 	stranger := harness.Domain{Name: w.unique("stranger"), MemoryMiB: 96, Disks: []harness.Disk{{Target: "vda", Source: w.loaded(w.a, "stranger.qcow2", mib)}}}
 	w.foreign(w.a, stranger)
 	elsewhere := w.unique("elsewhere")
-	w.must(w.b.Define(w.ctx, harness.Domain{Name: elsewhere, MemoryMiB: 96, Disks: []harness.Disk{{Target: "vda", Source: w.loaded(w.b, "elsewhere.qcow2", mib)}}}.XML()))
+	op, err := w.b.api.Create(w.ctx, api.DefaultProject, api.CreateRequest{Name: elsewhere, DomainXML: harness.Domain{Name: elsewhere, MemoryMiB: 96,
+		Disks: []harness.Disk{{Target: "vda", Source: w.loaded(w.b, "elsewhere.qcow2", mib)}}}.XML()}, "")
+	w.run(w.b, op, err)
 	w.exec(w.b, "virsh", "-q", "start", "--paused", elsewhere) // nobody has to boot to be left alone
+	there, offHere := w.recorded(w.b, elsewhere), w.recorded(w.a, off.name)
 
 	events := w.heard(w.a)
-	op, err := w.a.api.Shutdown(w.ctx, api.ShutdownRequest{Timeout: seconds(60)}, "")
+	op, err = w.a.api.Shutdown(w.ctx, api.ShutdownRequest{Timeout: seconds(60)}, "")
 	w.must(err)
 	again, err := w.a.api.Shutdown(w.ctx, api.ShutdownRequest{}, "")
 	if err != nil || again.ID != op.ID {
@@ -72,6 +77,9 @@ func TestShutdownByPriorityAndStartAgain(t *testing.T) {
 	d.endedInOrder()
 	if state, err := w.b.State(w.ctx, elsewhere); err != nil || state != "paused" {
 		t.Errorf("an instance of the other host is %q (%v)", state, err)
+	}
+	if w.recorded(w.b, elsewhere) != there || w.recorded(w.a, off.name) != offHere {
+		t.Error("the record of an instance that was not stopped has changed")
 	}
 
 	// The agent's next start. Targets are none that exist.
@@ -161,8 +169,9 @@ func TestShutdownOffline(t *testing.T) {
 			w := begin(t)
 			d := w.falls()
 			// Slow enough for something to happen in the middle.
-			d.guest("first", 1, options("wherry.slow=2s"))
-			d.guest("second", 0)
+			d.guest("first", api.StopPolicy{Priority: 1}, options("wherry.slow=2s"))
+			d.guest("second", api.StopPolicy{})
+			d.boot()
 			c.breaks(d)
 			began := time.Now()
 			r, said := d.command("--timeout", "60s")

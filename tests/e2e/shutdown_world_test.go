@@ -27,9 +27,16 @@ type downfall struct {
 // upAgainScript forgets that the host was shut down.
 const upAgainScript = "rm -f /var/lib/wherry/shutdown.json /var/lib/wherry/start-again.json"
 
+// downTime bounds the test of a host that goes down: several guests boot, shut
+// down in their order, and what is away is waited for.
+const downTime = 5 * time.Minute
+
 // falls prepares a host's shutdown. After the test the host is up again.
 func (w *world) falls() *downfall {
 	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), downTime)
+	w.Cleanup(cancel)
+	w.ctx = ctx
 	d := &downfall{world: w, on: w.a}
 	w.cleanup("bringing the host up again", d.up)
 	return d
@@ -62,25 +69,54 @@ func (d *downfall) noticed(ctx context.Context) error {
 	})
 }
 
-// guest makes an instance of that stop priority, and starts it.
-func (d *downfall) guest(name string, priority int, change ...func(*harness.Domain)) *stopped {
+// guest makes an instance of that policy and starts it. Its guest boots beside
+// those of others: see boot.
+func (d *downfall) guest(name string, p api.StopPolicy, change ...func(*harness.Domain)) *stopped {
 	d.Helper()
 	s := d.toStop(name, change...)
-	_, err := d.on.api.SetStopPolicy(d.ctx, ref(s.name), api.StopPolicy{Priority: priority})
+	_, err := d.on.api.SetStopPolicy(d.ctx, ref(s.name), p)
 	d.must(err)
-	s.start()
+	op, err := d.on.api.Start(d.ctx, ref(s.name), "")
+	d.run(d.on, op, err)
 	d.all = append(d.all, s)
 	return s
 }
 
-// command runs "wherry shutdown" on the host, and gives what it said.
+// boot waits until all guests write, and gives each a login that is owed.
+func (d *downfall) boot() {
+	d.Helper()
+	for _, s := range d.all {
+		s.booted(0)
+		s.connect()
+	}
+}
+
+// underSystemd runs a command as a service of systemd's would be, and keeps
+// what it tells systemd (sd_notify(3)).
+const underSystemd = `use Socket;
+my $p = "/run/notify.sock"; unlink $p;
+socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die $!;
+bind($s, sockaddr_un($p)) or die $!;
+$ENV{NOTIFY_SOCKET} = $p;
+my $pid = fork; if (!$pid) { exec @ARGV or die $! }
+waitpid $pid, 0; my $status = $? >> 8;
+open(my $o, ">", "/run/notified") or die $!;
+while (defined recv($s, my $b, 1000, MSG_DONTWAIT)) { print $o "$b\n" }
+exit $status`
+
+// command runs "wherry shutdown" on the host as its unit does, and gives what
+// it said. Systemd has to be asked for more time.
 func (d *downfall) command(words ...string) (api.ShutdownResult, string) {
 	d.Helper()
-	said := ""
-	out, err := d.on.Exec(d.ctx, append([]string{"sh", "-c", `"$@" 2>/run/said; s=$?; cat /run/said >&2; exit $s`, "sh", "wherry", "shutdown", "--yes", "-o", "json"}, words...)...)
-	said, _ = d.on.Exec(d.ctx, "cat", "/run/said")
+	line := append([]string{"sh", "-c", `"$@" 2>/run/said; s=$?; cat /run/said >&2; exit $s`, "sh", "perl", "-e", underSystemd,
+		"wherry", "shutdown", "--yes", "-o", "json"}, words...)
+	out, err := d.on.Exec(d.ctx, line...)
+	said, _ := d.on.Exec(d.ctx, "cat", "/run/said")
 	if err != nil {
 		d.Fatalf("wherry shutdown: %v\n%s", err, out)
+	}
+	if told := d.exec(d.on, "cat", "/run/notified"); !strings.HasPrefix(told, "EXTEND_TIMEOUT_USEC=45000000\n") {
+		d.Errorf("systemd was told %q; want it asked for 45 s more", told)
 	}
 	var r api.ShutdownResult
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
@@ -163,4 +199,10 @@ func (d *downfall) soon(after time.Duration, do func(context.Context) error) {
 	done := make(chan error, 1)
 	time.AfterFunc(after, func() { done <- do(d.ctx) })
 	d.pending = append(d.pending, done)
+}
+
+// recorded gives the record of an instance as it lies there.
+func (w *world) recorded(on *side, name string) string {
+	w.Helper()
+	return w.exec(on, "cat", "/var/lib/wherry/records/default/"+name+".yaml")
 }

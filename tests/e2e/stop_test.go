@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -158,6 +159,21 @@ func TestStopOfAFrozenQEMU(t *testing.T) {
 		t.Errorf("rungs %+v; want quit, SIGTERM, SIGKILL", r.Rungs)
 	}
 	frozen.down(false)
+}
+
+// A guest that has suspended itself is woken: asleep it cannot be asked.
+func TestStopSuspended(t *testing.T) {
+	s := begin(t).toStop("vm").start()
+	s.must(s.guest.Suspend(s.ctx, s.on.Host))
+	s.must(harness.Until(s.ctx, "the guest to sleep", func(ctx context.Context) error {
+		state, err := s.on.State(ctx, s.name)
+		if err == nil && state != "pmsuspended" {
+			err = errors.New(state)
+		}
+		return err
+	}))
+	s.stop(api.StopRequest{}, api.RungACPI)
+	s.down(true)
 }
 
 // panics is a program for the first sector of a disk: it says by way of QEMU's

@@ -154,6 +154,11 @@ func (g *Guest) Slow(ctx context.Context, h *Host, d time.Duration) error {
 	return g.order(ctx, h, command, command)
 }
 
+// Suspend lets the guest suspend itself to memory.
+func (g *Guest) Suspend(ctx context.Context, h *Host) error {
+	return g.order(ctx, h, "suspend", "suspend")
+}
+
 func (g *Guest) order(ctx context.Context, h *Host, command, answer string) error {
 	token := newToken()
 	return g.ask(ctx, h, command+" "+token, func(c Console) bool { return c.Has(answer + " " + token) })

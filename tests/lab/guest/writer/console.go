@@ -60,6 +60,8 @@ func (g *guest) command(line string) {
 		g.answer("slow "+g.options.slow.String(), words[2])
 	case "ping":
 		g.answer("pong", token)
+	case "suspend":
+		g.suspend(token)
 	case "poweroff":
 		g.powerOff()
 	default:

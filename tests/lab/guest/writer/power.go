@@ -46,3 +46,14 @@ func powerOff() error {
 	syscall.Sync()
 	return syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
 }
+
+// suspend goes to sleep, and comes back when it is woken.
+func (g *guest) suspend(token string) {
+	g.answer("suspend", token)
+	g.out.drain()
+	if err := os.WriteFile("/sys/power/state", []byte("mem"), 0); err != nil {
+		g.out.line("IOERR suspend: %v", err)
+		return
+	}
+	g.answer("awake", token)
+}

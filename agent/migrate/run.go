@@ -37,20 +37,24 @@ func (m *migration) run(ctx context.Context, op *operation.Op, decided chan<- er
 		m.observe(err)
 		return nil, err
 	}
-	place := m.Line.Enter(op.ID())
+	result, err := m.inTurn(ctx, true, func() { tell(nil) })
+	tell(err)
+	return result, err
+}
+
+// inTurn carries the migration out when its turn has come. planned: the plan was
+// made just now. accepted is called once it has a place, be it in the line.
+func (m *migration) inTurn(ctx context.Context, planned bool, accepted func()) (any, error) {
+	place := m.Line.Enter(m.op.ID())
 	defer place.Leave()
 	var result any
-	waited, err := m.turn(ctx, place, func() { tell(nil) })
-	if err == nil && waited {
-		// What was seen before may be hours old.
-		if err = m.check(ctx); err == nil {
-			err = m.begins()
-		}
+	waited, err := m.turn(ctx, place, accepted)
+	if err == nil && (waited || !planned) {
+		err = m.checkAgain(ctx) // what was seen before may be hours old
 	}
 	if err == nil {
 		result, err = m.carryOut(ctx)
 	}
-	tell(err)
 	m.observe(err)
 	return result, err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/wherry-kvm/wherry/agent/operation"
 	"github.com/wherry-kvm/wherry/agent/queue"
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
 )
 
 // keyWaits is where the journal keeps that a migration waits for its turn: one
@@ -188,7 +189,32 @@ func (s *Service) again(ctx context.Context, op *operation.Op) (any, error) {
 		return nil, err
 	}
 	op.Cancellable()
-	return m.run(ctx, op, make(chan error, 1))
+	return m.inTurn(ctx, false, func() {})
+}
+
+// checkAgain makes the plan of a migration whose turn has come. An agent that
+// has just been started may not have found its libvirt yet.
+func (m *migration) checkAgain(ctx context.Context) error {
+	patience := time.NewTimer(libvirtPatience)
+	defer patience.Stop()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for over := false; !over; {
+		if _, err := m.Hypervisor.Domain(ctx, m.ref.Name); !errors.Is(err, hypervisor.ErrDown) {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-patience.C:
+			over = true // the plan says what is wrong
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if err := m.check(ctx); err != nil {
+		return err
+	}
+	return m.begins()
 }
 
 // hold keeps the places of the migrations that an earlier run of the agent has

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/agent/queue"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
@@ -115,6 +116,32 @@ func TestRestartInTheLine(t *testing.T) {
 	must(t, w.engine.Resume(t.Context()))
 	op = w.shows(op.ID, "in the line again", func(op api.Operation) bool { return queued(op) && op.Progress.Queue != nil && op.Cancellable })
 	leave()
+	w.result(w.ended(op.ID))
+}
+
+// An agent that has just been started may find its turn before its libvirt.
+func TestRestartInTheLineBeforeLibvirtAnswers(t *testing.T) {
+	w := newWorld(t)
+	w.full()
+	op := w.begin(api.MigrateRequest{})
+	w.options.Line = nil
+	down := func(is bool) {
+		w.libvirt.mu.Lock()
+		defer w.libvirt.mu.Unlock()
+		w.libvirt.down = is
+	}
+	look := w.inspector.look
+	w.inspector.look = func() (inspect.Instance, error) {
+		if _, err := w.libvirt.Domain(t.Context(), "vm"); err != nil {
+			return inspect.Instance{}, err
+		}
+		return look()
+	}
+	down(true)
+	w.restart()
+	must(t, w.engine.Resume(t.Context()))
+	w.shows(op.ID, "its turn", func(op api.Operation) bool { return op.Status == api.StatusRunning && op.Cancellable })
+	down(false)
 	w.result(w.ended(op.ID))
 }
 

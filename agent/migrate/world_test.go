@@ -48,6 +48,7 @@ type libvirt struct {
 	next      map[string]string // of the next start, where it differs
 	refreshed []string
 	sent      bool // the guest was handed over whole
+	down      bool
 }
 
 func (l *libvirt) set(d hypervisor.Domain) {
@@ -66,6 +67,9 @@ func (l *libvirt) Domain(_ context.Context, name string) (hypervisor.Domain, err
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d, ok := l.domains[name]
+	if l.down {
+		return d, fmt.Errorf("look up %q: %w", name, hypervisor.ErrDown)
+	}
 	if !ok {
 		return d, fmt.Errorf("look up %q: %w", name, hypervisor.ErrNoDomain)
 	}

@@ -232,16 +232,16 @@ func (p *play) told(ctx context.Context, i schedule.Instance, reports []harness.
 			out = append(out, fmt.Sprintf("it says on host %s: %s", p.hosts()[n].Name, complaint))
 		}
 	}
-	for _, d := range i.Disks {
-		if d.Stands == schedule.CDROM || d.Target == "vda" && story.rebuilt {
+	for _, d := range i.Written() {
+		if d.Target == "vda" && story.rebuilt {
 			continue
 		}
-		at := slices.IndexFunc(reports, func(r harness.DiskReport) bool { return r.Disk == d.Target })
+		at := slices.IndexFunc(reports, func(r harness.DiskReport) bool { return r.Disk == d.Guest })
 		if at < 0 {
-			out = append(out, fmt.Sprintf("it has no disk %s", d.Target))
+			out = append(out, fmt.Sprintf("it has no disk %s, which it calls %s", d.Target, d.Guest))
 			continue
 		}
-		a, b := consoles[0].Blocks(d.Target), consoles[1].Blocks(d.Target)
+		a, b := consoles[0].Blocks(d.Guest), consoles[1].Blocks(d.Guest)
 		// What came after the report does not count: it is of the same guest.
 		if again := twice(a, b); len(again) > 0 {
 			out = append(out, fmt.Sprintf("disk %s: blocks %v were written more than once: two copies ran, or a disk went back in time", d.Target, again))

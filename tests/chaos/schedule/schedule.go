@@ -25,6 +25,23 @@ type Instance struct {
 	Disks []Disk
 }
 
+// Written is a disk that the guest writes to, with the name that the guest has for it.
+type Written struct {
+	Disk
+	Guest string
+}
+
+// Written are the disks that the guest writes to. It names them in their order, whatever the target is.
+func (i Instance) Written() []Written {
+	var out []Written
+	for _, d := range i.Disks {
+		if d.Stands != CDROM {
+			out = append(out, Written{d, fmt.Sprintf("vd%c", 'a'+len(out))})
+		}
+	}
+	return out
+}
+
 // Maker says who makes an instance.
 type Maker string
 

@@ -75,6 +75,17 @@ func TestEverythingOccurs(t *testing.T) {
 	}
 }
 
+func TestDrivesAreNotWritten(t *testing.T) {
+	i := schedule.Instance{Disks: []schedule.Disk{{Target: "vda", Stands: schedule.Alone}, {Target: "sdb", Stands: schedule.CDROM}, {Target: "vdc", Stands: schedule.Shared}}}
+	got := map[string]string{}
+	for _, d := range i.Written() {
+		got[d.Target] = d.Guest
+	}
+	if diff := cmp.Diff(map[string]string{"vda": "vda", "vdc": "vdb"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // A schedule that a host could not follow is refused.
 func TestIllegalSchedules(t *testing.T) {
 	one := schedule.Instance{Name: "i1", Host: "a", Pool: schedule.DefaultPool, Maker: schedule.ByXML,

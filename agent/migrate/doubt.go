@@ -30,7 +30,10 @@ func (m *migration) needsDecision(ctx context.Context, why string, err error) er
 	}
 	hold, cancel := context.WithTimeout(ctx, holdDeadline)
 	defer cancel()
-	if _, herr := m.peer.Settle(hold, m.op.ID(), api.SettleRequest{Act: api.SettleHold, Why: why}); herr != nil && api.CodeOf(herr) != "not-found" {
+	in, herr := m.peer.Settle(hold, m.op.ID(), api.SettleRequest{Act: api.SettleHold, Why: why})
+	if herr == nil {
+		m.hear(in, nil) // what is held is looked at more closely
+	} else if api.CodeOf(herr) != "not-found" {
 		m.Log.Warn("the destination was not told to keep what it made; it decides by its lease's end", "operation", m.op.ID(), "error", herr)
 	}
 	detail := api.NewProblem("needs-decision", "%s", why)

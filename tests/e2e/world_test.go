@@ -49,6 +49,7 @@ func begin(t *testing.T) *world {
 		go func() { emptied <- s.empty(ctx) }()
 	}
 	w.must(errors.Join(<-emptied, <-emptied))
+	w.doubtless()
 	t.Cleanup(func() {
 		if t.Failed() {
 			w.logs()

@@ -1,0 +1,95 @@
+//go:build lab
+
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/tests/harness"
+)
+
+// busy boots an instance whose memory changes faster than the link carries it.
+func (w *world) busy(on *side, name string) *harness.Guest {
+	w.Helper()
+	w.heavy(on, name, mib)
+	guest := w.lab.Guest(name)
+	w.must(guest.Dirty(w.ctx, on.Host, 16))
+	w.rate(on, slow)
+	return guest
+}
+
+// step finds what an operation says of a step.
+func step(op api.Operation, name string) string {
+	at := slices.IndexFunc(op.Steps, func(s api.Step) bool { return s.Name == name })
+	if at < 0 {
+		return ""
+	}
+	return op.Steps[at].Detail
+}
+
+// Its migration is given up, with the figures, once a longer downtime was tried;
+// the guest has run on.
+func TestBusyGuestIsGivenUpWithTheFigures(t *testing.T) {
+	w := begin(t)
+	name := w.unique("vm")
+	guest := w.busy(w.a, name)
+	id := w.begun(w.a, name, api.MigrateRequest{MaxDowntime: api.Duration(500 * time.Millisecond)})
+	op := w.failed(w.a, id, "not-converging", "perform", "", "to send at", "the guest writes", "500ms is allowed")
+	if why := step(op, "converge"); !strings.Contains(why, "up to 500ms") {
+		t.Errorf("steps %+v; want the longer downtime", op.Steps)
+	}
+	if c := op.Progress.Convergence; c == nil || c.Action != "abort" || c.Iteration < 3 || c.Bandwidth <= 0 {
+		t.Errorf("shown %+v", c)
+	}
+	w.must(guest.Dirty(w.ctx, w.a.Host, 0))
+	w.must(w.a.Rate(w.ctx, "off"))
+	w.stayed(name, w.a, id)
+	w.migrate(w.a, name, api.MigrateRequest{})
+	w.alive(name, w.b)
+}
+
+// It is paused, and runs on at the destination; or at the source, where the
+// migration is cancelled meanwhile.
+func TestBusyGuestIsPausedToCross(t *testing.T) {
+	w := begin(t)
+	name := w.unique("vm")
+	w.busy(w.a, name)
+	request := api.MigrateRequest{OnNotConverging: "pause", MaxDowntime: api.Duration(100 * time.Millisecond)}
+	id := w.begun(w.a, name, request)
+	w.seenOp(w.a, id, "paused", func(op api.Operation) bool { return strings.HasPrefix(step(op, "converge"), "pause") })
+	w.cancelled(w.a, id)
+	w.stayed(name, w.a, id)
+
+	id = w.begun(w.a, name, request)
+	op := w.run(w.a, api.Operation{ID: id}, nil)
+	if why := step(op, "converge"); !strings.HasPrefix(why, "pause") {
+		t.Errorf("steps %+v; want a pause", op.Steps)
+	}
+	w.must(w.lab.Guest(name).Dirty(w.ctx, w.b.Host, 0))
+	w.alive(name, w.b)
+	w.clean(name, w.a)
+}
+
+// Post-copy brings it across, and is not to be cancelled half-way.
+func TestBusyGuestCrossesByPostCopy(t *testing.T) {
+	w := begin(t)
+	name := w.unique("vm")
+	w.busy(w.a, name)
+	id := w.begun(w.a, name, api.MigrateRequest{PostCopy: true, Timeout: api.Duration(time.Minute)})
+	w.seenOp(w.a, id, "in post-copy", func(op api.Operation) bool { return step(op, "post-copy") != "" })
+	_, err := w.a.api.Cancel(w.ctx, id)
+	if p := w.problem(err, "conflict"); p.Status != 409 || !strings.Contains(p.Detail, "post-copy") {
+		t.Errorf("cancelling: %s; want it refused with why", describe(p))
+	}
+	op := w.run(w.a, api.Operation{ID: id}, nil)
+	if why := step(op, "post-copy"); strings.Contains(why, "refused") || strings.Contains(why, "without an answer") {
+		t.Errorf("post-copy: %s", why)
+	}
+	w.must(w.lab.Guest(name).Dirty(w.ctx, w.b.Host, 0))
+	w.alive(name, w.b)
+	w.clean(name, w.a)
+}

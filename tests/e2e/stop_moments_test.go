@@ -257,7 +257,9 @@ func (s *stopped) killedAtFile(n int, earlier map[string]bool) (at, id string) {
 // The agent is killed while it disconnects a target, for which it waits: libvirt,
 // which keeps the login, does not answer. The next one disconnects it.
 func TestAgentKilledWhileItDisconnectsATarget(t *testing.T) {
-	s := begin(t).toStop("vm")
+	w := begin(t)
+	w.atMost(2 * testTime)
+	s := w.toStop("vm")
 	before := s.holdings(s.on)
 	s.start()
 	thaw, kill, id := s.freeze(), s.killer(s.on), ""

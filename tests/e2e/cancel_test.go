@@ -130,3 +130,43 @@ func TestNetworkLostForGoodWhileDisksMove(t *testing.T) {
 	w.alive(name, w.b)
 	w.clean(name, w.a)
 }
+
+// The network dies for good while memory crosses, with the disks still mirrored:
+// the same.
+func TestNetworkLostForGoodWhileMemoryMoves(t *testing.T) {
+	w := begin(t)
+	name := w.unique("vm")
+	w.agentWith(w.a, "WHERRY_MIGRATION_LEASE=10s")
+	w.heavy(w.a, name, mib)
+	guest := w.lab.Guest(name)
+	w.must(guest.Dirty(w.ctx, w.a.Host, 16)) // faster than the link
+	w.rate(w.a, slow)
+	const stall = 4 * time.Second
+	id := w.begun(w.a, name, api.MigrateRequest{StallTimeout: api.Duration(stall)})
+	w.seenOp(w.a, id, "copying memory", func(op api.Operation) bool {
+		p := op.Progress
+		return p.Memory != nil && p.Memory.BytesDone > 0 && p.Disks[0].BytesDone >= p.Disks[0].BytesTotal
+	})
+	join := w.cut(w.a)
+	start := time.Now()
+	for range 3 { // it goes on writing all the while
+		w.must(guest.WaitMore(w.ctx, w.a.Host, "vda", 10))
+	}
+	w.failed(w.a, id, "peer-lost", "perform", "")
+	if took := time.Since(start); took > stall+keepAlive {
+		t.Errorf("the end took %s; want it within %s", took, stall+keepAlive)
+	}
+	w.must(guest.Dirty(w.ctx, w.a.Host, 0))
+	w.alive(name, w.a)
+	w.idle(w.a, name)
+	w.must(harness.Until(w.ctx, "the destination to clean up", func(ctx context.Context) error {
+		if _, err := w.b.api.Incoming(ctx, id); err == nil {
+			return errors.New("the reservation is still there")
+		} else if api.CodeOf(err) != "not-found" {
+			return err
+		}
+		return nil
+	}))
+	w.clean(name, w.b)
+	join()
+}

@@ -38,10 +38,11 @@ func (p *play) judge(ctx context.Context, out *result) {
 	}
 	var last scene
 	err = harness.Until(within(ctx, tidyTime), "the hosts to be as they should", func(ctx context.Context) error {
-		var err error
-		if last, err = p.scene(ctx, stories); err != nil {
-			return err
+		now, err := p.scene(ctx, stories)
+		if err != nil {
+			return err // what was seen before is the last that was seen whole
 		}
+		last = now
 		if broken := last.broken(); len(broken) > 0 {
 			return &violations{broken}
 		}
@@ -63,8 +64,8 @@ func (p *play) judge(ctx context.Context, out *result) {
 		}
 	}
 	p.journal.note("the guests have been looked at")
-	if out.undecided > 0 {
-		return // nobody decides here: the lab is thrown away
+	if out.undecided > 0 || len(out.broken) > 0 {
+		return // the lab is thrown away, and is to show what is wrong
 	}
 	if err := p.reset(ctx); err != nil {
 		out.broken = append(out.broken, fmt.Sprintf("reset: %v", err))

@@ -109,7 +109,7 @@ func TestDown(t *testing.T) {
 		}, rung: api.RungACPI, acts: []string{"ping@0s", "acpi@0s", "sigterm@2s"}, took: 2*time.Second + agreeUnheard},
 		{name: "libvirt is away for good, and the guest sleeps", make: func(w *world) {
 			w.away, w.own = true, "suspended"
-			w.wake = func(w *world) { w.after(time.Second, func() { w.own = "running" }) }
+			w.wake = func(w *world) { w.after(500*time.Millisecond, func() { w.own = "running" }) }
 			w.press = func(w *world, _ int) { obeys(time.Second)(w) }
 		}, rung: api.RungACPI, acts: []string{"wake@0s", "ping@1s", "acpi@1s"}, took: 2*time.Second + agreeUnheard},
 		{name: "libvirt is away for good, and the guest is paused", make: func(w *world) {

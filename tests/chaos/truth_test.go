@@ -59,7 +59,10 @@ func TestHonest(t *testing.T) {
 		"an error for all": {func(o *api.Operation) { o.Error = problem }, api.StatusSucceeded, 1},
 		"a step goes on":   {func(o *api.Operation) { o.Steps = []api.Step{{Name: "perform", Status: "running"}} }, api.StatusSucceeded, 1},
 		"a step failed":    {func(o *api.Operation) { o.Steps = []api.Step{{Name: "perform", Status: "failed"}} }, api.StatusSucceeded, 1},
-		"to be cancelled":  {func(o *api.Operation) { o.Cancellable = true }, api.StatusSucceeded, 1},
+		"taken up again": {func(o *api.Operation) {
+			o.Steps = []api.Step{{Name: "perform", Status: "failed"}, {Name: "perform", Status: "done"}}
+		}, api.StatusSucceeded, 0},
+		"to be cancelled": {func(o *api.Operation) { o.Cancellable = true }, api.StatusSucceeded, 1},
 	} {
 		operation := at(1, "a", "migrate", row.status)
 		row.change(&operation.op)

@@ -76,7 +76,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 	s.instances = instance.New(instance.Options{Hypervisor: d.hv, Power: gatedPower{d.hv, s.drain.Refuse}, Inspector: inspector, Host: s.host, Templates: s.templates, Chains: s.chains,
 		Ladder: power.New(d.hv, d.log.With("part", "power")), Cleaner: d.cleaner(s),
 		Targets: s.targets, Observer: d.metrics, Records: d.records, Operations: d.ops, Runner: d.runner,
-		Log: d.log.With("part", "instance"), Now: now, DefaultPool: c.Templates.Pool})
+		Log: d.log.With("part", "instance"), Now: now, DefaultPool: c.Templates.Pool, Refuse: s.drain.Refuse})
 	line := queue.New(c.Migration.MaxOutgoing)
 	s.budget = budget.New(c.Migration.HostBandwidth)
 	s.migrations = migrate.New(migrate.Options{Hypervisor: d.hv, Mover: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,

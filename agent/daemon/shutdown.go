@@ -11,6 +11,8 @@ import (
 	"github.com/wherry-kvm/wherry/agent/incoming"
 	"github.com/wherry-kvm/wherry/agent/instance"
 	"github.com/wherry-kvm/wherry/agent/migrate"
+	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/agent/rebuild"
 	"github.com/wherry-kvm/wherry/agent/shutdown"
 	agenttarget "github.com/wherry-kvm/wherry/agent/target"
 	"github.com/wherry-kvm/wherry/http/api"
@@ -34,7 +36,7 @@ func (d *daemon) place() shutdown.Place { return shutdown.Place{Dir: d.config.St
 
 func (d *daemon) drain(s *services) *drain.Service {
 	log := d.log.With("part", "shutdown")
-	return drain.New(drain.Options{Operations: d.ops, Place: d.place(), Log: log, Runner: shutdown.Runner{
+	return drain.New(drain.Options{Operations: d.ops, Place: d.place(), Log: log, Back: []operation.Claim{operation.ClaimRestart, rebuild.Kind}, Runner: shutdown.Runner{
 		Libvirt: d.hv, Ladder: shutdown.HostLadder{Client: d.hv, Log: log}, Cleaner: d.cleaner(s), Records: d.records,
 		Processes: process.Finder{}.All, Log: log}})
 }

@@ -96,7 +96,7 @@ func (w *world) open() {
 	log := slog.New(slog.DiscardHandler)
 	records := record.Dir(filepath.Join(w.dir, "records"))
 	w.engine = e
-	w.service = drain.New(drain.Options{Operations: e, Place: shutdown.Place{Dir: w.dir}, Log: log, Accept: 50 * time.Millisecond,
+	w.service = drain.New(drain.Options{Operations: e, Place: shutdown.Place{Dir: w.dir}, Log: log, Accept: 50 * time.Millisecond, Back: []operation.Claim{"rebuild"},
 		Runner: shutdown.Runner{Libvirt: w, Ladder: w, Records: records, Log: log,
 			Processes: func() ([]process.Found, error) { return nil, nil },
 			Cleaner:   cleanup.Cleaner{Dir: filepath.Join(w.dir, "cleanup"), Records: records, Runs: w.runs, Log: log, Now: time.Now}}})
@@ -367,5 +367,34 @@ func TestShutdownJoinsACommand(t *testing.T) {
 	var r api.ShutdownResult
 	if err := json.Unmarshal(done.Result, &r); err != nil || r.By != "command" || len(r.Instances) != 1 || len(w.asked) != 0 {
 		t.Errorf("operation %+v, result %+v, asked %q", done, r, w.asked)
+	}
+}
+
+// What an operation was stopping to start it again is to run; what an operator
+// was stopping is not.
+func TestShutdownTakesAnInstanceFromAnOperation(t *testing.T) {
+	for claim, back := range map[operation.Claim]bool{"rebuild": true, operation.ClaimStop: false, operation.ClaimForceStop: false} {
+		t.Run(string(claim), func(t *testing.T) {
+			w := newWorld(t, "a")
+			w.let("a")
+			note := cleanup.Note{Project: api.DefaultProject, Name: "a", UUID: "u-a", PowerState: "stopped"}
+			c := cleanup.Cleaner{Dir: filepath.Join(w.dir, "cleanup"), Now: time.Now}
+			if err := c.Owe(note); err != nil {
+				t.Fatal(err)
+			}
+			_, err := w.engine.Start(t.Context(), operation.Spec{Kind: string(claim), Claim: claim, Instance: "a", Cancellable: true},
+				func(ctx context.Context, _ *operation.Op) (any, error) {
+					<-ctx.Done()
+					return nil, context.Cause(ctx)
+				})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.ended(w.shutDown().ID)
+			m, _, err := shutdown.Place{Dir: w.dir}.Read()
+			if err != nil || len(m.Ran) != 1 || m.Ran[0].Stopping == back {
+				t.Errorf("noted %+v, %v", m.Ran, err)
+			}
+		})
 	}
 }

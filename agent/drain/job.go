@@ -113,7 +113,7 @@ func (s *Service) seize(ctx context.Context, ref api.Ref) shutdown.Seized {
 	seized := make(chan shutdown.Seized, 1)
 	go func() {
 		release, from, err := s.Operations.Seize(ctx, ref, Kind)
-		out := shutdown.Seized{Release: release, Moving: from == operation.ClaimMigrate}
+		out := shutdown.Seized{Release: release, Moving: from == operation.ClaimMigrate, Back: slices.Contains(s.Back, from)}
 		switch from {
 		case operation.ClaimStop, operation.ClaimStopAtLast, operation.ClaimForceStop:
 			out.Stopping = true

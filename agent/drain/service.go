@@ -28,6 +28,8 @@ type Options struct {
 	Runner shutdown.Runner
 	Place  shutdown.Place
 	Log    *slog.Logger
+	// Back are the operations that stop an instance only to start it again.
+	Back []operation.Claim
 	// Accept is how long the store may take; 0 = 3 s.
 	Accept time.Duration
 }

@@ -52,7 +52,7 @@ func (s *Service) restart(ctx context.Context, op *operation.Op, st stopping) (a
 	}
 	// Whoever ended it meanwhile wants it to stay down: the step finds that the
 	// context has ended, and does nothing.
-	return result, s.startStep(ctx, op, op.Ref())
+	return result, s.comeBack(op.Ref(), s.startStep(ctx, op, op.Ref()))
 }
 
 // recoverRestart goes on where the agent was lost. What was ended is not

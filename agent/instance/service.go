@@ -108,6 +108,9 @@ type Options struct {
 	Log         *slog.Logger
 	Now         func() time.Time
 	DefaultPool string
+	// Refuse says why the host starts nothing now, since it is being shut down;
+	// nil where it does.
+	Refuse func() error
 }
 
 // Service answers the instance calls of the agent.
@@ -115,6 +118,9 @@ type Service struct{ Options }
 
 // New makes the service and registers how its operations are recovered.
 func New(o Options) *Service {
+	if o.Refuse == nil {
+		o.Refuse = func() error { return nil }
+	}
 	s := &Service{Options: o}
 	o.Operations.Recover(kindCreate, s.recoverCreate)
 	o.Operations.Recover(kindStart, s.recoverStart)

@@ -2,8 +2,10 @@ package instance
 
 import (
 	"context"
+	"errors"
 
 	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/agent/record"
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
@@ -32,4 +34,27 @@ func (s *Service) Down(ctx context.Context, op *operation.Op, uuid string, r api
 
 // Up starts an instance within an operation that holds it already, as
 // [Service.Start] does.
-func (s *Service) Up(ctx context.Context, ref api.Ref) error { return s.startNow(ctx, ref, nil) }
+func (s *Service) Up(ctx context.Context, ref api.Ref) error {
+	return s.comeBack(ref, s.startNow(ctx, ref, nil))
+}
+
+// comeBack sees to an instance that was stopped only to be started again, and
+// was not. Where the host is going down its record says that it is to run: the
+// host's next start does it.
+func (s *Service) comeBack(ref api.Ref, failed error) error {
+	if failed == nil || s.Refuse() == nil {
+		return failed
+	}
+	rec, err := s.Records.Read(ref)
+	switch {
+	case errors.Is(err, record.ErrNotFound), err == nil && rec.PowerState == stateRunning:
+		return failed
+	case err == nil:
+		rec.PowerState, rec.UpdatedAt = stateRunning, s.Now().UTC()
+		err = s.Records.Write(rec)
+	}
+	if err != nil {
+		s.Log.Warn("that an instance is to run again is not noted", "instance", ref.String(), "error", err)
+	}
+	return failed
+}

@@ -160,8 +160,8 @@ func (s *run) giveBack(ctx context.Context, i Instance, why string) (string, str
 
 // down notes what is owed to the instance, and climbs the ladder.
 func (s *run) down(ctx context.Context, i Instance, seized Seized, given time.Duration) (power.Result, error) {
-	if seized.Stopping {
-		s.wasStopping(i)
+	if seized.Stopping || seized.Back {
+		s.comesBack(i, seized.Back)
 	}
 	var warnings []string
 	if i.Managed {
@@ -178,12 +178,12 @@ func (s *run) down(ctx context.Context, i Instance, seized Seized, given time.Du
 	return result, err
 }
 
-// wasStopping notes that the operator does not want it to run.
-func (s *run) wasStopping(i Instance) {
+// comesBack notes whether it is to run at the next start of the host.
+func (s *run) comesBack(i Instance, back bool) {
 	s.mu.Lock()
 	for n := range s.marker.Ran {
 		if s.marker.Ran[n].UUID == i.UUID {
-			s.marker.Ran[n].Stopping = true
+			s.marker.Ran[n].Stopping = !back
 		}
 	}
 	s.mu.Unlock()

@@ -45,6 +45,8 @@ type Seized struct {
 	Release func()
 	// Stopping: the operator was stopping it, so it is not to run again.
 	Stopping bool
+	// Back: it was being stopped only to be started again, so it is to run.
+	Back bool
 	// Moving: it was being moved to another host.
 	Moving bool
 	// Warning is what stands in the way, which stops nobody.

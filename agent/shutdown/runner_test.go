@@ -178,20 +178,23 @@ func (w *world) later(d time.Duration, do func()) {
 // One that the operator was stopping does not come back; others do.
 func TestRunKeepsWhatTheOperatorWanted(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		for _, name := range []string{"seized", "noted", "ran"} {
+		for _, name := range []string{"seized", "noted", "restarted", "ran"} {
 			w.add(name, time.Second, policy(0, 0))
 		}
 		r := w.runner()
-		// The agent was lost while it stopped this one.
-		if err := r.Cleaner.Owe(cleanup.Note{Project: "default", Name: "noted", UUID: "u-noted", PowerState: "stopped"}); err != nil {
-			t.Fatal(err)
+		// The agent was lost while it stopped the one, and stops the other to start
+		// it again.
+		for _, name := range []string{"noted", "restarted"} {
+			if err := r.Cleaner.Owe(cleanup.Note{Project: "default", Name: name, UUID: "u-" + name, PowerState: "stopped"}); err != nil {
+				t.Fatal(err)
+			}
 		}
 		released := 0
 		r.Seize = func(_ context.Context, ref api.Ref) Seized {
-			return Seized{Stopping: ref.Name == "seized", Release: func() { w.mu.Lock(); released++; w.mu.Unlock() }}
+			return Seized{Stopping: ref.Name == "seized", Back: ref.Name == "restarted", Release: func() { w.mu.Lock(); released++; w.mu.Unlock() }}
 		}
 		r.Run(t.Context(), 0)
-		for name, want := range map[string]string{"seized": "stopped", "noted": "stopped", "ran": "running"} {
+		for name, want := range map[string]string{"seized": "stopped", "noted": "stopped", "restarted": "running", "ran": "running"} {
 			if got := w.power(name); got != want {
 				t.Errorf("%s is to be %s; want %s", name, got, want)
 			}
@@ -201,11 +204,11 @@ func TestRunKeepsWhatTheOperatorWanted(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, ran := range m.Ran {
-			if ran.Stopping != (ran.Name != "ran") {
+			if ran.Stopping != (ran.Name == "seized" || ran.Name == "noted") {
 				t.Errorf("noted %+v", ran)
 			}
 		}
-		if released != 3 {
+		if released != 4 {
 			t.Errorf("%d instances were given back", released)
 		}
 	})

@@ -52,6 +52,7 @@ func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (a
 	}
 	if err := s.update(e, func(r *reservation) {
 		r.State, r.EndedAt, r.Held = committed, s.Now(), nil
+		r.Lost = lost(res)
 		r.Downtime, r.Memory = job.Downtime, job.MemDone
 	}); err != nil {
 		return api.Incoming{}, api.NewProblem("internal", "%w", err).WithPhase("commit")
@@ -257,8 +258,12 @@ func (s *Service) waitGone(ctx context.Context, r api.IncomingRequest) error {
 func (s *Service) removeVolumes(e *entry) error {
 	var errs []error
 	for _, v := range e.snapshot().Volumes {
-		if own, err := volume.Identify(v.Temp); err == nil {
+		own, err := volume.Identify(v.Temp)
+		switch {
+		case err == nil:
 			errs = append(errs, own.Remove())
+		case !notOurs(err):
+			errs = append(errs, err)
 		}
 		errs = append(errs, s.dropRef(v.Temp))
 		if v.Owned == nil {
@@ -267,8 +272,11 @@ func (s *Service) removeVolumes(e *entry) error {
 		for _, name := range v.Names {
 			own := *v.Owned
 			own.Path = name
-			if own.Verify() == nil {
+			switch err := own.Verify(); {
+			case err == nil:
 				errs = append(errs, own.Remove(), s.dropRef(name))
+			case !notOurs(err):
+				errs = append(errs, err)
 			}
 		}
 	}

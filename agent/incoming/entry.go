@@ -43,7 +43,9 @@ type reservation struct {
 	Choice *api.ResolveRequest `json:"choice,omitempty"`
 	// Downtime and Memory are the finished migration's.
 	Downtime time.Duration `json:"downtime"`
-	Memory   int64         `json:"memory"`
+	// Lost are the volumes that were gone when the instance had arrived.
+	Lost   []api.Reason `json:"lost,omitempty"`
+	Memory int64        `json:"memory"`
 }
 
 // madeVolume is a file of the reservation. Temp is written down before the
@@ -174,7 +176,10 @@ func (s *Service) view(ctx context.Context, e *entry) api.Incoming {
 		in.DataURI = "tcp://" + s.Address
 	}
 	if r.State == ready {
-		in.Progress = allocated(r)
+		in.Progress, in.Lost = allocated(r), lost(r)
+	}
+	if r.State == committed {
+		in.Lost = r.Lost // as it was then: since that it is the instance's own affair
 	}
 	in.Downtime, in.MemoryBytes = api.Duration(r.Downtime), r.Memory
 	in.Domain, in.Reason, in.Running = s.domain(ctx, r.Request)

@@ -25,6 +25,10 @@ func (m *migration) commit(ctx context.Context) error {
 			m.state.Committed = true
 			m.state.Incoming = in
 			m.state.Memory = max(m.state.Memory, in.MemoryBytes)
+			if gone := lostVolume(in.Lost); gone != nil {
+				return gone.WithHint("the instance runs at the destination on a file that has no name any more: do not stop it, copy its disk first with `virsh blockcopy %s %s ...`. "+
+					"The source's volumes were kept, as they were when it left", m.ref.Name, gone.Disk)
+			}
 			return nil
 		}
 		m.Log.Warn("the destination has not confirmed yet", "operation", m.op.ID(), "error", err)

@@ -35,6 +35,9 @@ func (m *migration) perform(ctx context.Context) error {
 	if err := m.reserved(in); err != nil {
 		return err
 	}
+	if err := lostVolume(in.Lost); err != nil {
+		return err
+	}
 	m.state.Performing = true
 	if err := m.save(); err != nil {
 		return err
@@ -107,6 +110,9 @@ func (m *migration) moveProblem(err error, where string) error {
 	if m.peerLost() && where == runsAtSourceAlone && (code == "stalled" || code == "migration-failed") {
 		code = "peer-lost" // which is why, whoever noticed it first
 		hint = "the instance has run on at the source, untouched. The destination takes back by itself what it made, when its lease runs out"
+	}
+	if p, ok := errors.AsType[*api.Problem](err); ok && p.Code == volumeLost {
+		return p.WithHint("%s; find out who removes files from the destination's pool, and ask again", hint)
 	}
 	p := api.NewProblem(code, "%w", err).WithHint("%s", hint)
 	if code != "migration-failed" {

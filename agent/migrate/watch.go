@@ -114,6 +114,9 @@ func (w *watcher) keepLease(ctx context.Context) {
 			}
 			if err == nil {
 				w.meter.arrive(in.Progress.Disks)
+				if gone := lostVolume(in.Lost); gone != nil {
+					w.end(gone) // before the switchover: after it the destination says so when it commits
+				}
 			}
 			cancel()
 		}

@@ -138,6 +138,9 @@ type Incoming struct {
 	// Held is why the reservation stays although its lease may be over: someone
 	// must decide about it first.
 	Held string `json:"held,omitempty"`
+	// Lost names the disks whose volume somebody has removed or replaced at the
+	// destination, until the instance had arrived.
+	Lost []Reason `json:"lost,omitempty"`
 	// Downtime and MemoryBytes are the finished migration's, known here only.
 	Downtime    Duration `json:"downtime,omitempty"`
 	MemoryBytes int64    `json:"memory_bytes,omitempty"`

@@ -60,6 +60,7 @@ func TestDecide(t *testing.T) {
 			Domains: off("web", "db", "x")}, "[[db] [web x]]"},
 		{"without a record", Facts{Marker: marker(ran("a", 3), ran("b", 0)), Records: []api.Record{rec("b", "running", 0)}, Domains: off("a", "b")}, "[[b] [a]]"},
 		{"the operator was stopping it", Facts{Marker: marker(stopping), Records: []api.Record{rec("a", "running", 0)}, Domains: off("a")}, "[]"},
+		{"another host may have it", Facts{Rebooted: true, Marker: marker(stopping), Records: []api.Record{rec("a", "running", 0)}, Domains: off("a")}, "[]"},
 		{"the operator has stopped it since", Facts{Marker: marker(ran("a", 0)), Records: []api.Record{rec("a", "stopped", 0)}, Domains: off("a")}, "[]"},
 		{"it runs already", Facts{Marker: marker(ran("a", 0)), Domains: running}, "[]"},
 		{"it is no more", Facts{Marker: marker(ran("a", 0))}, "[]"},

@@ -44,9 +44,10 @@ func Decide(f Facts) (out []Again) {
 	for _, r := range f.Records {
 		records[r.UUID] = r
 	}
-	found := map[string]Again{}
+	found, not := map[string]Again{}, map[string]bool{}
 	if f.Marker != nil {
 		for _, ran := range f.Marker.Ran {
+			not[ran.UUID] = ran.Stopping
 			// A record says what became of it since: somebody may have stopped it.
 			if r, ok := records[ran.UUID]; !ran.Stopping && (!ok || r.PowerState == "running") {
 				found[ran.UUID] = Again{Project: ran.Project, Name: ran.Name, UUID: ran.UUID, Priority: ran.Priority}
@@ -61,7 +62,7 @@ func Decide(f Facts) (out []Again) {
 		}
 	}
 	for uuid, a := range found {
-		if !f.Stopped[uuid] && startable(f.Domains, a.Name, uuid) {
+		if !f.Stopped[uuid] && !not[uuid] && startable(f.Domains, a.Name, uuid) {
 			out = append(out, a)
 		}
 	}

@@ -36,7 +36,8 @@ type Ran struct {
 	Name     string `json:"name"`
 	UUID     string `json:"uuid"`
 	Priority int    `json:"priority"`
-	// Stopping: the operator was stopping it already, so it is not to run.
+	// Stopping: it is not to run, since the operator was stopping it already, or
+	// another host has it, or may.
 	Stopping bool `json:"stopping,omitempty"`
 }
 

@@ -44,7 +44,12 @@ func (s *run) stopOne(ctx context.Context, i Instance, given time.Duration) {
 		}
 	case api.ShutdownFailed:
 		err = errors.New(why)
+		if !seized.Moving { // else whoever moves it finds out who has it
+			s.comesBack(i, false)
+		}
 	default:
+		// Its definition may be left here: it must not run on two hosts.
+		s.comesBack(i, false)
 		result.Warnings = append(result.Warnings, why)
 	}
 	if seized.Warning != "" {

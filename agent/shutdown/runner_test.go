@@ -266,9 +266,14 @@ func TestRunWithMigrations(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
 				g := w.add("vm", time.Second, policy(0, 0))
 				c.begin(w, g)
-				result := w.runner().Run(t.Context(), 3*time.Minute)
+				r := w.runner()
+				result := r.Run(t.Context(), 3*time.Minute)
 				if o := w.outcome(result, "vm"); o.Outcome != c.want {
 					t.Errorf("%+v; want %s", o, c.want)
+				}
+				// What another host has, or may have, must not run twice.
+				if m, _, err := r.Place.Read(); err != nil || len(m.Ran) != 1 || m.Ran[0].Stopping != (c.want != api.ShutdownStopped) {
+					t.Errorf("noted %+v, %v", m.Ran, err)
 				}
 				if runs, _ := w.runs("vm", ""); runs == c.down {
 					t.Errorf("it runs: %v", runs)

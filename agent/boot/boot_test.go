@@ -45,6 +45,8 @@ func TestDecide(t *testing.T) {
 	running[0].State = hypervisor.Running
 	other := off("a")
 	other[0].UUID = "u-another"
+	renamed, anew := ran("new", 7), off("new")
+	renamed.UUID, anew[0].UUID = "u-a", "u-a"
 	stopping := ran("a", 0)
 	stopping.Stopping = true
 	for _, c := range []struct {
@@ -60,6 +62,8 @@ func TestDecide(t *testing.T) {
 			Domains: off("web", "db", "x")}, "[[db] [web x]]"},
 		{"without a record", Facts{Marker: marker(ran("a", 3), ran("b", 0)), Records: []api.Record{rec("b", "running", 0)}, Domains: off("a", "b")}, "[[b] [a]]"},
 		{"the operator was stopping it", Facts{Marker: marker(stopping), Records: []api.Record{rec("a", "running", 0)}, Domains: off("a")}, "[]"},
+		{"it was renamed", Facts{Rebooted: true, Marker: marker(renamed), Records: []api.Record{rec("a", "running", 0)}, Domains: anew}, "[[new]]"},
+		{"it was stopped, renamed, and started", Facts{Marker: marker(renamed), Records: []api.Record{rec("a", "stopped", 0)}, Domains: anew}, "[[new]]"},
 		{"another host may have it", Facts{Rebooted: true, Marker: marker(stopping), Records: []api.Record{rec("a", "running", 0)}, Domains: off("a")}, "[]"},
 		{"the operator has stopped it since", Facts{Marker: marker(ran("a", 0)), Records: []api.Record{rec("a", "stopped", 0)}, Domains: off("a")}, "[]"},
 		{"it runs already", Facts{Marker: marker(ran("a", 0)), Domains: running}, "[]"},

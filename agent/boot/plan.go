@@ -48,15 +48,16 @@ func Decide(f Facts) (out []Again) {
 	if f.Marker != nil {
 		for _, ran := range f.Marker.Ran {
 			not[ran.UUID] = ran.Stopping
-			// A record says what became of it since: somebody may have stopped it.
-			if r, ok := records[ran.UUID]; !ran.Stopping && (!ok || r.PowerState == "running") {
+			// A record says what became of it since: somebody may have stopped it. One
+			// of another name knows nothing of it: it was renamed by hand.
+			if r, ok := records[ran.UUID]; !ran.Stopping && (!ok || r.Name != ran.Name || r.PowerState == "running") {
 				found[ran.UUID] = Again{Project: ran.Project, Name: ran.Name, UUID: ran.UUID, Priority: ran.Priority}
 			}
 		}
 	}
 	if f.Rebooted {
 		for _, r := range f.Records {
-			if r.PowerState == "running" {
+			if _, known := found[r.UUID]; !known && r.PowerState == "running" {
 				found[r.UUID] = of(r)
 			}
 		}

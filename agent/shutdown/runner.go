@@ -164,6 +164,15 @@ func (s *run) remember() {
 	if m, marked, err := s.Place.Read(); err == nil && marked && m.BootID == boot {
 		s.marker.Ran = m.Ran
 	}
+	// The agent has taken this up, and has yet to start what it says: it waits
+	// for libvirt.
+	if m, taken, err := s.Place.Taken(); err == nil && taken {
+		for _, ran := range m.Ran {
+			if !slices.ContainsFunc(s.marker.Ran, func(r Ran) bool { return r.UUID == ran.UUID }) {
+				s.marker.Ran = append(s.marker.Ran, ran)
+			}
+		}
+	}
 }
 
 // note writes the marker. A disk that takes nothing must not keep a host up.

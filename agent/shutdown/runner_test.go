@@ -229,6 +229,28 @@ func TestRunTwice(t *testing.T) {
 	})
 }
 
+// The host goes down again before the agent, which waits for libvirt, has
+// started what ran before.
+func TestRunBeforeTheLastIsDealtWith(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.add("both", time.Second, policy(3, 0))
+		r := w.runner()
+		old := Marker{BootID: "the last", Ran: []Ran{{Project: "default", Name: "before", UUID: "u-before"}, {Project: "default", Name: "both", UUID: "u-both"}}}
+		if err := r.Place.Write(old); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := r.Place.Take(); err != nil {
+			t.Fatal(err)
+		}
+		r.Run(t.Context(), 0)
+		m, _, err := r.Place.Read()
+		want := []Ran{old.Ran[0], {Project: "default", Name: "both", UUID: "u-both", Priority: 3}}
+		if err != nil || !slices.Equal(m.Ran, want) {
+			t.Errorf("noted %+v, %v", m.Ran, err)
+		}
+	})
+}
+
 // Migrations: each has its end, and no guest is cut in two.
 func TestRunWithMigrations(t *testing.T) {
 	for _, c := range []struct {

@@ -30,7 +30,7 @@ type Options struct {
 	Log        *slog.Logger
 	// Tell hears of every change; nil = nobody.
 	Tell func(api.ShutdownResult)
-	// Patience is for somebody else who shuts the host down already; 0 = 10 s
+	// Patience is for somebody else who shuts the host down already; 0 = a minute
 	// longer than that one's own deadline.
 	Patience time.Duration
 }
@@ -104,7 +104,7 @@ func (o Options) hold(ctx context.Context, place shutdown.Place) (release func()
 			since = time.Now()
 			o.Log.Info("a shutdown is under way already; waiting for it")
 		}
-		if time.Since(since) > o.patience(place) {
+		if o.late(place, time.Since(since)) {
 			o.Log.Warn("who shuts the host down hangs; going on without")
 			return func() {}, nil, nil
 		}
@@ -116,13 +116,17 @@ func (o Options) hold(ctx context.Context, place shutdown.Place) (release func()
 	}
 }
 
-func (o Options) patience(place shutdown.Place) time.Duration {
+// late tells whether whoever has the place has had it for too long. Its
+// deadline is by a clock that somebody may have set since.
+func (o Options) late(place shutdown.Place, waited time.Duration) bool {
 	if o.Patience > 0 {
-		return o.Patience
+		return waited > o.Patience
 	}
 	m, marked, err := place.Read()
 	if err != nil || !marked || m.By == "agent" {
-		return hungAgent
+		return waited > hungAgent
 	}
-	return time.Until(m.Deadline) + joinGrace
+	// A deadline that is over may be that of an earlier shutdown.
+	over := waited > hungAgent && time.Until(m.Deadline)+joinGrace < 0
+	return over || waited > m.Deadline.Sub(m.Began)+joinGrace
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
@@ -15,8 +14,6 @@ var lostDisk = []api.Reason{{Code: "volume-lost", Disk: "vda", Detail: "the dest
 // A guest must not go onto a volume that somebody has removed: it runs on here.
 func TestVolumeLostWhileItIsFilled(t *testing.T) {
 	w := newWorld(t)
-	w.options.Lease = time.Second // renewed as often as it may be
-	w.restart()
 	moving := make(chan struct{})
 	w.mover.migrate = func(ctx context.Context, p hypervisor.MigrateParams) error {
 		close(moving)

@@ -17,6 +17,7 @@ const (
 	firstLooks = 30
 	lookEvery  = 250 * time.Millisecond
 	lookLimit  = 5 * time.Second // for one look: a hanging libvirt must not stop the watch
+	renewEvery = time.Second
 )
 
 // watcher follows a migration: it shows the progress, keeps the destination's
@@ -92,15 +93,11 @@ func (w *watcher) look(ctx context.Context) {
 	}
 }
 
-// keepLease renews the reservation three times in each term, or more often where
-// the answer is needed: it says how much has arrived. A peer that does not
-// answer is not the end: libvirt's own connection decides that.
+// keepLease renews the reservation, far more often than its term asks for: the
+// answer says how much has arrived, and whether the volumes are there yet. A
+// peer that does not answer is not the end: libvirt's own connection decides that.
 func (w *watcher) keepLease(ctx context.Context) {
-	every := max(w.m.Lease/3, time.Second)
-	if w.meter.whole {
-		every = time.Second
-	}
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
 	for {
 		select {

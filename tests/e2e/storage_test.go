@@ -5,9 +5,11 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -62,8 +64,37 @@ func TestDestinationPoolFailsWhileDisksMove(t *testing.T) {
 	w.exec(w.b, "sh", "-c", `umount "$0" && mount -o loop /run/wherry/failing.img "$0"`, folder)
 	// Libvirt has given the pool up.
 	w.exec(w.b, "sh", "-c", `virsh -q pool-start failing || virsh -q pool-refresh failing`)
+	// What could not be removed while the pool failed is, by the end of the lease.
+	w.must(harness.Until(w.ctx, "the destination to take back what it had made", func(ctx context.Context) error {
+		if in, err := w.b.api.Incoming(ctx, id); err == nil {
+			return fmt.Errorf("it has it as %q", in.State)
+		}
+		return nil
+	}))
+	if left := w.exec(w.b, "ls", "-A", folder); strings.Contains(left, name) {
+		t.Errorf("pool %q after the lease; want nothing of the first try", left)
+	}
 	w.must(w.a.Rate(w.ctx, "off"))
 	w.migrate(w.a, name, request)
+	w.alive(name, w.b)
+	w.clean(name, w.a)
+}
+
+// Somebody removes the destination's volume in mid-copy. QEMU goes on writing
+// to a file that has no name any more: an instance that moved onto it would lose
+// its disk with its next stop.
+func TestDestinationVolumeRemovedWhileDisksMove(t *testing.T) {
+	w := begin(t)
+	name := w.unique("vm")
+	w.heavy(w.a, name, 24*mib)
+	w.rate(w.a, slow)
+	id := w.begun(w.a, name, api.MigrateRequest{})
+	w.copying(w.a, id)
+	w.exec(w.b, "rm", images(name+".qcow2"))
+	w.failed(w.a, id, "volume-lost", "perform", "vda", images(name+".qcow2"), "removed")
+	w.stayed(name, w.a, id)
+	w.must(w.a.Rate(w.ctx, "off"))
+	w.migrate(w.a, name, api.MigrateRequest{})
 	w.alive(name, w.b)
 	w.clean(name, w.a)
 }

@@ -75,6 +75,8 @@ const (
 	// libvirtPatience is how long libvirt is waited for at first, a third of the
 	// whole at most: processes can be found without it, but not asked as well.
 	libvirtPatience = 10 * time.Second
+	// longest is the longest deadline, so that there are times after it.
+	longest = 365 * 24 * time.Hour
 	// again is how often the list is looked at anew at the end: something may
 	// have been started or have arrived meanwhile.
 	again = 3
@@ -87,7 +89,7 @@ const (
 // The place is to be held by the caller.
 func (r *Runner) Run(ctx context.Context, timeout time.Duration) api.ShutdownResult {
 	began := time.Now()
-	first := timeout
+	first := min(timeout, longest)
 	if first <= 0 {
 		first = mostBudget
 	}

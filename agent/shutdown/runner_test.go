@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,6 +84,17 @@ func TestRunKeepsTheDeadline(t *testing.T) {
 		}
 		if w.now() > 10*time.Minute {
 			t.Errorf("it took %s", w.now())
+		}
+	})
+}
+
+// A timeout that no clock can hold is one that is never over.
+func TestRunWithoutAnEnd(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.add("slow", time.Minute, policy(1, time.Hour))
+		result := w.runner().Run(t.Context(), math.MaxInt64)
+		if o := w.outcome(result, "slow"); o.Rung != api.RungACPI || len(w.asked) != 1 {
+			t.Errorf("%+v, asked %+v", o, w.asked)
 		}
 	})
 }

@@ -18,6 +18,8 @@ type End struct {
 	// clock that nobody sets, and that processes' starts are told by. 0 = not
 	// known.
 	At time.Duration
+	// Moved: another host has it now.
+	Moved bool
 }
 
 // Ending is what is known of the host when an instance ends.
@@ -48,7 +50,7 @@ func (e Ending) Owe(end End) (Owed, bool, error) {
 		return Owed{Note: n}, true, nil
 	}
 	n := cleanup.Note{Project: end.Ref.Project, Name: end.Ref.Name, UUID: end.UUID, PowerState: "stopped", Since: e.Cleaner.Now().UTC().Round(0)}
-	if e.ToRun(end) {
+	if !end.Moved && e.ToRun(end) {
 		n.PowerState = "" // as the shutdown noted it
 	}
 	return Owed{n, true}, true, e.Cleaner.Owe(n)

@@ -322,7 +322,8 @@ func TestListener(t *testing.T) {
 		{"runs again under a migration", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Called: later}, "migrate", false, "running", 0},
 		{"free", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "", false, "stopped", 0},
 		{"only stopped", api.HookRequest{Name: "vm", UUID: uuid, Operation: "stopped"}, "", false, "running", 0},
-		{"moved", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Reason: "migrated"}, "", false, "running", 0},
+		{"moved by hand", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Reason: "migrated"}, "", false, "stopped", 0},
+		{"moved", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Reason: "migrated"}, "migrate", false, "running", 0},
 		{"held by a stop", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "stop", false, "running", 0},
 		{"held by a migration", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "migrate", false, "running", 1},
 		{"held by short work", api.HookRequest{Name: "vm", UUID: uuid, Operation: "release"}, "", true, "running", 0},
@@ -353,6 +354,24 @@ func TestListener(t *testing.T) {
 				t.Errorf("it is %s, %d locks; want %s", got, locked, c.want)
 			}
 		})
+	}
+}
+
+// What was moved to another host by hand, while this one goes down, is not to
+// run again here: it would run twice.
+func TestListenerOfWhatMovedWhileDraining(t *testing.T) {
+	for reason, want := range map[string]string{"": "running", "migrated": "stopped"} {
+		w := newWorld(t)
+		w.draining = true
+		l := &Listener{Ending: w.ending(), Records: w.records, Log: quiet, Work: t.Context(), Operation: func(api.Ref) string { return "" },
+			Lock: func(context.Context, api.Ref, string) (func(), error) { return func() {}, nil }}
+		if err := l.Ended(t.Context(), api.HookRequest{Name: "vm", UUID: uuid, Operation: "release", Reason: reason}); err != nil {
+			t.Error(err)
+		}
+		l.Wait()
+		if got := w.power(t); got != want || len(w.targets) != 1 {
+			t.Errorf("reason %q: it is %s, disconnected %v; want %s", reason, got, w.targets, want)
+		}
 	}
 }
 

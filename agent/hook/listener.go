@@ -34,7 +34,7 @@ const lockWait = 10 * time.Second
 
 // Ended hears that an instance has ended. It returns at once.
 func (l *Listener) Ended(_ context.Context, r api.HookRequest) error {
-	if r.Operation != opRelease || r.Reason == reasonMigrated {
+	if r.Operation != opRelease {
 		return nil
 	}
 	l.busy.Go(func() { l.handle(r) })
@@ -49,11 +49,12 @@ func (l *Listener) handle(r api.HookRequest) {
 	if !ok {
 		return
 	}
-	end := End{Ref: api.Ref{Project: rec.Project, Name: rec.Name}, UUID: rec.UUID, At: r.Called.Std()}
+	end := End{Ref: api.Ref{Project: rec.Project, Name: rec.Name}, UUID: rec.UUID, At: r.Called.Std(), Moved: r.Reason == reasonMigrated}
 	// An operation knows what the end means to it, and does what is owed; but a
-	// migration that lost its instance is over, and knows of no clean-up.
+	// migration that lost its instance is over, and knows of no clean-up. What was
+	// moved under none was moved by hand.
 	if kind := l.Operation(end.Ref); kind != "" {
-		if kind == l.Migration {
+		if kind == l.Migration && !end.Moved {
 			l.owe(end)
 		}
 		return

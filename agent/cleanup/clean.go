@@ -103,8 +103,8 @@ func (c Cleaner) disconnectOne(ctx context.Context, t api.Target) error {
 	return nil
 }
 
-// others are the records of the other instances that run, or are about to: the
-// record says so before the process exists.
+// others are the records of the other instances that have a target of this one
+// and run, or are about to: the record says so before the process exists.
 type others []api.Record
 
 func (c Cleaner) others(rec api.Record) others {
@@ -113,21 +113,29 @@ func (c Cleaner) others(rec api.Record) others {
 		c.Log.Warn("some records cannot be read; their targets are not known", "error", err)
 	}
 	return slices.DeleteFunc(all, func(r api.Record) bool {
-		if r.UUID == rec.UUID {
+		if r.UUID == rec.UUID || !slices.ContainsFunc(rec.Targets, func(t api.Target) bool { return has(r, t) }) {
 			return true
 		}
+		if r.PowerState == "running" {
+			return false
+		}
+		// Last: all of the host's processes may be looked at for it.
 		runs, err := c.Runs(r.Name, r.UUID)
-		return r.PowerState != "running" && err == nil && !runs
+		return err == nil && !runs
 	})
 }
 
 func (o others) user(t api.Target) (string, bool) {
 	for _, r := range o {
-		if slices.ContainsFunc(r.Targets, func(x api.Target) bool { return same(x, t) }) {
+		if has(r, t) {
 			return r.Name, true
 		}
 	}
 	return "", false
+}
+
+func has(r api.Record, t api.Target) bool {
+	return slices.ContainsFunc(r.Targets, func(x api.Target) bool { return same(x, t) })
 }
 
 // same: the login is no part of what a target is.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -214,7 +215,15 @@ func TestSharedTargetStays(t *testing.T) {
 	h.has(t, "started", "stopped", lun(2)) // by virsh
 	h.runs["u-started"] = true
 	h.has(t, "off", "stopped", lun(3))
+	h.has(t, "stranger", "stopped", lun(9))
+	// To look for a process is to look at all of the host, once for each of its
+	// instances, while all of them are cleaned up after.
+	runs, looked := h.Runs, map[string]int{}
+	h.Runs = func(name, uuid string) (bool, error) { looked[name]++; return runs(name, uuid) }
 	must(t, h.Clean(t.Context(), n))
+	if want := map[string]int{"vm": 1, "started": 1, "off": 1}; !maps.Equal(looked, want) {
+		t.Errorf("looked for the processes of %v; want %v", looked, want)
+	}
 	if !slices.Equal(h.did, []string{"3", "4"}) {
 		t.Errorf("disconnected %v; want those that nobody else uses", h.did)
 	}

@@ -40,6 +40,9 @@ type Cleaner struct {
 	Runs func(name, uuid string) (bool, error)
 	Log  *slog.Logger
 	Now  func() time.Time
+	// Draining: nothing is started here any more, so an instance that is to run
+	// and has no process has no use for what it shares with another.
+	Draining bool
 }
 
 // Clean does all that is owed to the instance, and takes the note back when it
@@ -116,7 +119,7 @@ func (c Cleaner) others(rec api.Record) others {
 		if r.UUID == rec.UUID || !slices.ContainsFunc(rec.Targets, func(t api.Target) bool { return has(r, t) }) {
 			return true
 		}
-		if r.PowerState == "running" {
+		if r.PowerState == "running" && !c.Draining {
 			return false
 		}
 		// Last: all of the host's processes may be looked at for it.

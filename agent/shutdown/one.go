@@ -224,7 +224,9 @@ func (s *run) clean(ctx context.Context, i Instance) error {
 	// Also when the shutdown is called off: it is down.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(min(cleanWait, time.Until(s.deadline)+lastly/2), lookWait))
 	defer cancel()
-	if err := s.Cleaner.Clean(ctx, s.noteOf(i)); err != nil {
+	c := s.Cleaner
+	c.Draining = true
+	if err := c.Clean(ctx, s.noteOf(i)); err != nil {
 		return fmt.Errorf("it is down, but: %w", err)
 	}
 	return nil

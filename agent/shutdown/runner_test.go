@@ -88,6 +88,31 @@ func TestRunKeepsTheDeadline(t *testing.T) {
 	})
 }
 
+// What two instances share goes with the second of them, although both are to
+// run again.
+func TestRunReleasesWhatIsShared(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		shared := api.Target{Type: "file", Path: "/targets/shared"}
+		for name, obeys := range map[string]time.Duration{"first": time.Second, "second": 5 * time.Second} {
+			w.add(name, obeys, policy(0, 0))
+			r, err := w.records.Read(api.Ref{Project: "default", Name: name})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Targets = []api.Target{shared}
+			if err := w.records.Write(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var while []api.Target
+		w.later(3*time.Second, func() { while = slices.Clone(w.targets) })
+		w.runner().Run(t.Context(), 0)
+		if len(while) != 0 || len(w.targets) != 1 || w.targets[0].Path != shared.Path {
+			t.Errorf("disconnected %+v, before that %+v", w.targets, while)
+		}
+	})
+}
+
 // A timeout that no clock can hold is one that is never over.
 func TestRunWithoutAnEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {

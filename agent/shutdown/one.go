@@ -39,7 +39,10 @@ func (s *run) stopOne(ctx context.Context, i Instance, given time.Duration) {
 	switch outcome {
 	case "":
 		outcome = api.ShutdownStopped
-		if result, err = s.down(ctx, i, seized, time.Until(ends)); err != nil && !s.gone(i) {
+		// Nobody else's time is taken: those of a lower priority wait for its share
+		// only. So what the operation or the migration took is made good for.
+		left := max(time.Until(ends), share(time.Until(s.deadline), []time.Duration{given}))
+		if result, err = s.down(ctx, i, seized, left); err != nil && !s.gone(i) {
 			outcome = api.ShutdownFailed
 		}
 	case api.ShutdownFailed:

@@ -342,6 +342,38 @@ func TestRunWithMigrations(t *testing.T) {
 	}
 }
 
+// A guest has its time from when it can be asked, not from when a migration of
+// it began to be given up, as long as the host has time.
+func TestRunAsksAfterAMigration(t *testing.T) {
+	for timeout, want := range map[time.Duration]string{5 * time.Minute: api.RungACPI, 50 * time.Second: api.RungACPI, 12 * time.Second: api.RungQuit} {
+		t.Run(timeout.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				g := w.add("leaving", 5*time.Second, policy(1, 15*time.Second))
+				g.outgoing, g.abort = true, func(g *guest) { w.later(20*time.Second, func() { g.outgoing = false }) }
+				w.add("next", time.Second, policy(0, 10*time.Second))
+				r := w.runner()
+				// Whoever held it lets go late.
+				r.Seize = func(ctx context.Context, ref api.Ref) Seized {
+					if ref.Name == "leaving" {
+						<-ctx.Done()
+					}
+					return Seized{}
+				}
+				result := r.Run(t.Context(), timeout)
+				if o := w.outcome(result, "leaving"); o.Outcome != api.ShutdownStopped || o.Rung != want {
+					t.Errorf("%+v; want it stopped by %s", o, want)
+				}
+				if o := w.outcome(result, "next"); o.Rung != api.RungACPI || w.way("next").began > 35*time.Second {
+					t.Errorf("%+v, asked at %s", o, w.way("next").began)
+				}
+				if w.now() > timeout {
+					t.Errorf("it took %s of %s", w.now(), timeout)
+				}
+			})
+		})
+	}
+}
+
 // What comes up while the host goes down is stopped as well.
 func TestRunFindsLatecomers(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {

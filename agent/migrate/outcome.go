@@ -95,6 +95,10 @@ var table = []row{
 	{name: "both run", fits: func(s, d Side) bool { return s.alive() && d.alive() }, verdict: Undecided, halt: true, why: "it runs on both hosts"},
 	{name: "handed over, no answer", fits: func(s, d Side) bool { return s.alive() && d.silent() && s.Sent }, passes: true, halt: true,
 		why: "it runs at the source, which has handed it over whole, and the destination does not answer"},
+	// Libvirt there may be about to start it, though its answer was lost and
+	// libvirt here has started it again: a moment later both would run.
+	{name: "handed over, not started yet", fits: func(s, d Side) bool { return s.alive() && s.Sent && !d.gone() && !d.silent() }, passes: true, halt: true,
+		why: "it runs at the source, which has handed it over whole, and the destination may start it yet"},
 	{name: "rolled back, no answer", fits: func(s, d Side) bool { return s.alive() && d.silent() }, verdict: KeepSource, why: runsAtSourceAlone},
 	// Libvirt defines it there only once it has arrived: its guest has run there,
 	// and was ended. It is not for us to say whose writes count.

@@ -33,7 +33,9 @@ func TestJudge(t *testing.T) {
 		{row: "rolled back", source: running, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
 		{row: "rolled back", source: running, dest: incoming, patient: migrate.KeepSource, impatient: migrate.KeepSource},
 		{row: "rolled back", source: sent, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
-		{row: "rolled back", source: sent, dest: incoming, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "handed over, not started yet", source: sent, dest: incoming, patient: migrate.Wait, impatient: migrate.Undecided, halt: true},
+		{row: "handed over, not started yet", source: sent, dest: byUser, patient: migrate.Wait, impatient: migrate.Undecided, halt: true},
+		{row: "arriving", source: halted, dest: incoming, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "runs here, shut down there", source: sent, dest: off, patient: migrate.Undecided, impatient: migrate.Undecided},
 		{row: "paused here, shut down there", source: halted, dest: off, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "rolled back, no answer", source: running, dest: unknown, patient: migrate.KeepSource, impatient: migrate.KeepSource},
@@ -136,7 +138,10 @@ func TestJudgeNeverGuesses(t *testing.T) {
 			if dst.State == "shutoff" || dst.State == "running" || dst.State == "paused" && src.State != "running" {
 				bad("ends what may be the copy with the last writes")
 			}
-			if dst.State == "unknown" && (src.Sent || src.State != "running") {
+			if dst.State != "" && src.State == "running" && src.Sent {
+				bad("the destination may run it, or start it yet")
+			}
+			if dst.State == "unknown" && src.State != "running" {
 				bad("the destination may run it")
 			}
 			if src.State == "" || src.State == "unknown" {
@@ -158,7 +163,7 @@ func TestJudgeNeverGuesses(t *testing.T) {
 		if j.Halt && src.State != "running" {
 			bad("pauses what does not run")
 		}
-		if j.Halt && dst.State != "running" && dst.State != "unknown" {
+		if j.Halt && dst.State != "running" && !src.Sent || j.Halt && (dst.State == "" || dst.State == "shutoff") {
 			bad("pauses the only one")
 		}
 	}

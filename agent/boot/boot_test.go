@@ -243,6 +243,35 @@ func TestRunDisabled(t *testing.T) {
 	})
 }
 
+// Starts that hang, on storage that does not answer, keep neither those beside
+// them nor those that come after down.
+func TestRunGoesPastWhatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, "2")
+		h.ranBoot(t, "1")
+		h.has(t, rec("beside", "running", 0), rec("next", "running", 1))
+		for i := range parallel + 1 {
+			h.has(t, rec(fmt.Sprint("a-hung-", i), "running", 0))
+		}
+		h.Start = func(ctx context.Context, ref api.Ref) error {
+			if strings.HasPrefix(ref.Name, "a-hung") {
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}
+			return h.start(ref)
+		}
+		if err := h.agent(t, 10*time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+		if !slices.Equal(h.started, []string{"beside", "next"}) {
+			t.Errorf("started %q", h.started)
+		}
+		if owed := h.Ledger.All(); len(owed) != parallel+1 || owed[0].Attempts != 0 {
+			t.Errorf("owed %+v; want those that hung, for the next agent", owed)
+		}
+	})
+}
+
 // One that fails is tried again, and keeps nobody waiting.
 func TestRunTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -12,6 +12,8 @@ const (
 	// parallel is how many are started at once: all of them read from the same
 	// storage then.
 	parallel = 4
+	// patienceEach is how long one start keeps others waiting at most.
+	patienceEach = 3 * time.Minute
 	// attempts of one instance in one run of the kernel, with a pause that
 	// doubles in between: storage may come up after the host.
 	attempts   = 6
@@ -45,19 +47,22 @@ func (o Options) startAll(ctx context.Context) error {
 }
 
 // start tries each of a group once, and has those that failed tried again
-// beside what follows.
+// beside what follows. One that hangs, on storage that does not answer, gives
+// its slot to another, and is not waited for.
 func (o Options) start(ctx context.Context, g []Entry, later *sync.WaitGroup) {
 	slots := make(chan struct{}, parallel)
 	var first sync.WaitGroup
+	first.Add(len(g))
 	for _, e := range g {
-		first.Go(func() {
+		later.Go(func() {
 			repaired := o.repaired()
 			slots <- struct{}{}
+			next := sync.OnceFunc(func() { <-slots; first.Done() })
+			hangs := time.AfterFunc(patienceEach, next)
 			was := o.try(ctx, e.UUID)
-			<-slots
-			if was != over {
-				later.Go(func() { o.again(ctx, e.UUID, was, repaired) })
-			}
+			hangs.Stop()
+			next()
+			o.again(ctx, e.UUID, was, repaired)
 		})
 	}
 	first.Wait()

@@ -54,7 +54,8 @@ func (d *daemon) listener(ctx context.Context, s *services) *hook.Listener {
 }
 
 // hear cleans up after instances that end by themselves, by libvirt's events:
-// its hook may not be installed, or libvirt not have been started since.
+// its hook may not be installed, or libvirt not have been started since. It
+// notes those that somebody else starts.
 func (d *daemon) hear(ctx context.Context, l *hook.Listener) {
 	for e := range d.hv.Subscribe(ctx) {
 		if e.Kind == hypervisor.KindLifecycle && e.Action == "stopped" {
@@ -63,6 +64,10 @@ func (d *daemon) hear(ctx context.Context, l *hook.Listener) {
 				r.Called = api.Duration(max(up-time.Since(e.At), 0))
 			}
 			_ = l.Ended(ctx, r) // never fails
+		}
+		// One that arrives runs where it comes from, as yet.
+		if e.Kind == hypervisor.KindLifecycle && e.Action == "started" && e.Detail != "migrated" {
+			l.Began(e.Name, e.UUID)
 		}
 	}
 	l.Wait()

@@ -375,6 +375,47 @@ func TestListenerOfWhatMovedWhileDraining(t *testing.T) {
 	}
 }
 
+// One that was started by hand is known to run; an operation says itself what
+// becomes of its instance.
+func TestListenerOfWhatIsStarted(t *testing.T) {
+	for _, c := range []struct {
+		name, uuid, holder string
+		runs, busy         bool
+		want               string
+	}{
+		{"by hand", uuid, "", true, false, "running"},
+		{"by an operation", uuid, "start", true, false, "stopped"},
+		{"under short work", uuid, "", true, true, "stopped"},
+		{"stopped again", uuid, "", false, false, "stopped"},
+		{"another of the name", "other", "", true, false, "stopped"},
+	} {
+		w := newWorld(t)
+		r, err := w.records.Read(end.Ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.PowerState = "stopped"
+		if err := w.records.Write(r); err != nil {
+			t.Fatal(err)
+		}
+		w.runs.Store(c.runs)
+		locked := 0
+		l := &Listener{Ending: w.ending(), Records: w.records, Log: quiet, Work: t.Context(), Operation: func(api.Ref) string { return c.holder },
+			Lock: func(context.Context, api.Ref, string) (func(), error) {
+				if c.busy {
+					return nil, errors.New("busy")
+				}
+				locked++
+				return func() { locked-- }, nil
+			}}
+		l.Began("vm", c.uuid)
+		l.Wait()
+		if got := w.power(t); got != c.want || locked != 0 {
+			t.Errorf("%s: it is %s, %d locks; want %s", c.name, got, locked, c.want)
+		}
+	}
+}
+
 // Whoever had the lock may have started it again: by an operation, which has
 // its process, or by hand, when nobody knows.
 func TestListenerLooksUnderTheLock(t *testing.T) {

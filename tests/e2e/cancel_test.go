@@ -3,13 +3,10 @@
 package e2e
 
 import (
-	"context"
-	"errors"
 	"testing"
 	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
-	"github.com/wherry-kvm/wherry/tests/harness"
 )
 
 // soon is how long the end of what was told to end may take. It is far below
@@ -114,14 +111,7 @@ func TestNetworkLostForGoodWhileDisksMove(t *testing.T) {
 	}
 	w.alive(name, w.a)
 	w.idle(w.a, name)
-	w.must(harness.Until(w.ctx, "the destination to clean up", func(ctx context.Context) error {
-		if _, err := w.b.api.Incoming(ctx, id); err == nil {
-			return errors.New("the reservation is still there")
-		} else if api.CodeOf(err) != "not-found" {
-			return err
-		}
-		return nil
-	}))
+	w.takenBack(w.b, id)
 	w.clean(name, w.b)
 
 	join()
@@ -159,14 +149,7 @@ func TestNetworkLostForGoodWhileMemoryMoves(t *testing.T) {
 	w.must(guest.Dirty(w.ctx, w.a.Host, 0))
 	w.alive(name, w.a)
 	w.idle(w.a, name)
-	w.must(harness.Until(w.ctx, "the destination to clean up", func(ctx context.Context) error {
-		if _, err := w.b.api.Incoming(ctx, id); err == nil {
-			return errors.New("the reservation is still there")
-		} else if api.CodeOf(err) != "not-found" {
-			return err
-		}
-		return nil
-	}))
+	w.takenBack(w.b, id)
 	w.clean(name, w.b)
 	join()
 }

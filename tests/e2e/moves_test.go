@@ -156,6 +156,22 @@ func (w *world) stayed(name string, on *side, id string) {
 	w.idle(on, name)
 }
 
+// takenBack waits until the host has ended that operation's reservation, at the
+// latest with its lease.
+func (w *world) takenBack(on *side, id string) {
+	w.Helper()
+	w.must(harness.Until(w.ctx, "host "+on.Name+" to take back what it made", func(ctx context.Context) error {
+		in, err := on.api.Incoming(ctx, id)
+		switch {
+		case err == nil:
+			return fmt.Errorf("the reservation is still there, %s", in.State)
+		case api.CodeOf(err) != "not-found":
+			return err
+		}
+		return nil
+	}))
+}
+
 // unreserved wants no reservation of that operation on the host.
 func (w *world) unreserved(on *side, id string) {
 	w.Helper()

@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -65,12 +64,7 @@ func TestDestinationPoolFailsWhileDisksMove(t *testing.T) {
 	// Libvirt has given the pool up.
 	w.exec(w.b, "sh", "-c", `virsh -q pool-start failing || virsh -q pool-refresh failing`)
 	// What could not be removed while the pool failed is, by the end of the lease.
-	w.must(harness.Until(w.ctx, "the destination to take back what it had made", func(ctx context.Context) error {
-		if in, err := w.b.api.Incoming(ctx, id); err == nil {
-			return fmt.Errorf("it has it as %q", in.State)
-		}
-		return nil
-	}))
+	w.takenBack(w.b, id)
 	if left := w.exec(w.b, "ls", "-A", folder); strings.Contains(left, name) {
 		t.Errorf("pool %q after the lease; want nothing of the first try", left)
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
-	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
 )
 
 // clean removes from this host what the instance has left behind. The instance
@@ -27,8 +26,13 @@ func (m *migration) clean(ctx context.Context) error {
 	}
 	if leftover == nil && !m.state.Request.KeepSourceVolumes {
 		for _, v := range m.state.Sources {
-			if by, err := m.usedBy(ctx, v.Owned.Path); err != nil || by != "" {
-				warn("source volume %s of disk %s was kept: used by %q (%v)", v.Owned.Path, v.Target, by, err)
+			by, err := m.usedBy(ctx, v.Owned)
+			if err != nil {
+				warn("source volume %s of disk %s was kept: whether another instance uses it is not known: %v", v.Owned.Path, v.Target, err)
+				continue
+			}
+			if by != "" {
+				warn("source volume %s of disk %s was kept: instance %q uses it", v.Owned.Path, v.Target, by)
 				continue
 			}
 			if err := v.Owned.Remove(); err != nil {
@@ -96,37 +100,4 @@ func (m *migration) pools() []string {
 		}
 	}
 	return out
-}
-
-// usedBy names another instance of this host whose definition or running chain
-// has the file, compared whole.
-func (m *migration) usedBy(ctx context.Context, path string) (string, error) {
-	domains, err := m.Hypervisor.Domains(ctx)
-	if err != nil {
-		return "", err
-	}
-	for _, d := range domains {
-		if d.UUID == m.state.UUID || d.Incoming {
-			continue
-		}
-		for _, inactive := range []bool{false, true} {
-			if inactive && !d.Persistent {
-				continue
-			}
-			xml, err := m.Hypervisor.XML(ctx, d.Name, inactive)
-			if err != nil {
-				continue // gone since the list was made
-			}
-			parsed, err := domainxml.Parse(xml)
-			if err != nil {
-				return "", fmt.Errorf("reading the XML of %q: %w", d.Name, err)
-			}
-			for _, disk := range parsed.Disks {
-				if disk.Source == path || slices.ContainsFunc(disk.Chain, func(b domainxml.BackingLayer) bool { return b.Path == path }) {
-					return d.Name, nil
-				}
-			}
-		}
-	}
-	return "", nil
 }

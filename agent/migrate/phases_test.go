@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -404,6 +405,24 @@ func TestCleanGoesByIdentity(t *testing.T) {
 		}, kept: true, warnings: 1},
 		{name: "another instance stands on it", change: func(w *world) { other(fileDisk("vda", "/x", w.disk))(w) }, kept: true, warnings: 1},
 		{name: "another instance has it", change: func(w *world) { other(fileDisk("vda", w.disk))(w) }, kept: true, warnings: 1},
+		{name: "another instance has it by a hard link", change: func(w *world) {
+			link := filepath.Join(w.t.TempDir(), "link")
+			must(w.t, os.Link(w.disk, link))
+			other(fileDisk("vda", link))(w)
+		}, kept: true, warnings: 1},
+		{name: "another instance stands on it by a symbolic link", change: func(w *world) {
+			link := filepath.Join(w.t.TempDir(), "link")
+			must(w.t, os.Symlink(w.dir, link))
+			other(fileDisk("vda", "/x", filepath.Join(link, filepath.Base(w.disk))))(w)
+		}, kept: true, warnings: 1},
+		{name: "whether another instance has it is not known", change: func(w *world) {
+			other("")(w)
+			w.libvirt.unread = map[string]error{"other": hypervisor.ErrDown}
+		}, kept: true, warnings: 1},
+		{name: "another instance has gone since", change: func(w *world) {
+			other(fileDisk("vda", w.disk))(w)
+			w.libvirt.unread = map[string]error{"other": hypervisor.ErrNoDomain}
+		}},
 		{name: "another instance has one that begins with its path", change: func(w *world) { other(fileDisk("vda", w.disk+".old"))(w) }},
 		{name: "another instance has one whose path it begins with", change: func(w *world) { other(fileDisk("vda", strings.TrimSuffix(w.disk, ".qcow2")))(w) }},
 	} {

@@ -47,7 +47,8 @@ type libvirt struct {
 	xml       map[string]string
 	next      map[string]string // of the next start, where it differs
 	refreshed []string
-	sent      bool // the guest was handed over whole
+	unread    map[string]error // whose XML libvirt does not give
+	sent      bool             // the guest was handed over whole
 	down      bool
 }
 
@@ -88,6 +89,9 @@ func (l *libvirt) Domains(context.Context) (out []hypervisor.Domain, err error) 
 func (l *libvirt) XML(_ context.Context, name string, inactive bool) (string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.unread[name]; err != nil {
+		return "", err
+	}
 	if x, ok := l.next[name]; ok && inactive {
 		return x, nil
 	}

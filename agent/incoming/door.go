@@ -1,7 +1,9 @@
 package incoming
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/wherry-kvm/wherry/http/api"
 )
@@ -17,7 +19,9 @@ func (s *Service) letIn(id string) *api.Problem {
 			inside++
 		}
 	}
+	kept := s.door.Line()
 	ok, before := s.door.Ask(s.Now(), id, inside)
+	s.keepLine(kept)
 	if ok {
 		return nil
 	}
@@ -30,7 +34,46 @@ func (s *Service) letIn(id string) *api.Problem {
 func (s *Service) gaveUp(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	kept := s.door.Line()
 	s.door.Leave(id)
+	s.keepLine(kept)
+}
+
+// The line is one value: it is short, and so its order is kept with it.
+const (
+	doorBucket = "incoming-door"
+	doorLine   = "line"
+)
+
+// keepLine journals who waits, where that has changed: after a restart they
+// come in in the order in which they asked, not that in which they happen to
+// ask again. Without the journal only that order is lost. Needs mu.
+func (s *Service) keepLine(before []string) {
+	line := s.door.Line()
+	if slices.Equal(line, before) {
+		return
+	}
+	data, err := json.Marshal(line)
+	if err == nil {
+		err = s.Store.Put(doorBucket, doorLine, data)
+	}
+	if err != nil {
+		s.Log.Error("journalling who waits for a place here", "error", err)
+	}
+}
+
+// loadLine gives those who waited their places again. One who does not come
+// back loses it after [queue.Patience], as ever.
+func (s *Service) loadLine() error {
+	return s.Store.List(doorBucket, func(_ string, value []byte) error {
+		var line []string
+		if err := json.Unmarshal(value, &line); err != nil {
+			s.Log.Error("who waited for a place here is not known", "error", err)
+			return nil
+		}
+		s.door.Restore(s.Now(), line)
+		return nil
+	})
 }
 
 // Waiting counts the migrations to this host that wait for a place here.

@@ -79,3 +79,42 @@ func TestFullAfterARestart(t *testing.T) {
 	w.start()
 	w.wantFull(w.of("v2"))
 }
+
+// They come in in the order in which they asked first, though the agent was
+// restarted and they ask again in another.
+func TestOrderAtTheDoorOutlivesARestart(t *testing.T) {
+	w := newWorld(t)
+	w.options.AtOnce = 1
+	w.start()
+	w.ready(w.request())
+	w.wantFull(w.of("v2"))
+	w.wantFull(w.of("v3"), "1 others")
+	w.wantFull(w.of("v4"), "2 others")
+	must(t, w.Remove(t.Context(), "op-v3")) // has given up, and stays so
+	w.start()
+	if w.Waiting() != 2 {
+		t.Errorf("%d wait after the restart; want 2", w.Waiting())
+	}
+	must(t, w.Remove(t.Context(), opID))
+	w.wantFull(w.of("v5"), "2 others")
+	w.wantFull(w.of("v4"), "1 others")
+	w.ready(w.of("v2"))
+	must(t, w.Remove(t.Context(), "op-v2"))
+	w.start()
+	w.wantFull(w.of("v5"), "1 others")
+	w.ready(w.of("v4"))
+}
+
+// One who does not come back after a restart keeps nobody out for long.
+func TestGoneFromTheDoorAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	w.options.AtOnce = 1
+	w.start()
+	w.ready(w.request())
+	w.wantFull(w.of("v2"))
+	must(t, w.Remove(t.Context(), opID))
+	w.start()
+	w.wantFull(w.of("v3"), "1 others")
+	w.pass(queue.Patience + time.Second)
+	w.ready(w.of("v3"))
+}

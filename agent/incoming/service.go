@@ -2,6 +2,7 @@ package incoming
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -106,6 +107,9 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := s.load(); err != nil {
 		return nil, err
+	}
+	if err := s.loadLine(); err != nil {
+		return nil, fmt.Errorf("reading who waits for a place: %w", err)
 	}
 	return s, nil
 }

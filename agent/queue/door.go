@@ -10,7 +10,9 @@ import (
 const Patience = 20 * time.Second
 
 // Door is the queue of those who come from elsewhere. It is not safe for use at
-// the same time: its owner knows who is inside, and guards both.
+// the same time: its owner knows who is inside, and guards both. The order is
+// that of the first question; an owner that keeps [Door.Line] gives it back with
+// [Door.Restore] after a restart.
 type Door struct {
 	Limit   int // inside at once; 0 = everybody
 	waiting []asked
@@ -36,6 +38,23 @@ func (d *Door) Ask(now time.Time, id string, inside int) (ok bool, before int) {
 	}
 	d.waiting[at].last = now
 	return false, at
+}
+
+// Line names those who wait, the next first.
+func (d *Door) Line() []string {
+	out := make([]string, 0, len(d.waiting))
+	for _, a := range d.waiting {
+		out = append(out, a.id)
+	}
+	return out
+}
+
+// Restore has these wait again, in this order, as if they had just asked.
+func (d *Door) Restore(now time.Time, line []string) {
+	d.waiting = nil
+	for _, id := range line {
+		d.waiting = append(d.waiting, asked{id: id, last: now})
+	}
 }
 
 // Leave forgets one who does not want to come in any more.

@@ -119,6 +119,15 @@ func (s *Service) update(e *entry, change func(*reservation)) error {
 	return nil
 }
 
+// extend begins a new lease, in memory only, and tells whether the reservation is
+// held for no other reason than that its source was silent.
+func (s *Service) extend(e *entry) (heldForSilence bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.res.Lease = s.Now().Add(s.leaseOf(e.res.Request))
+	return e.res.Held != nil && !e.res.Held.BySource
+}
+
 func (e *entry) snapshot() reservation {
 	e.mu.Lock()
 	defer e.mu.Unlock()

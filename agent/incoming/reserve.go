@@ -100,20 +100,24 @@ func (s *Service) forget(id string) {
 	s.mu.Unlock()
 }
 
-// Renew extends the lease and says how far the preparation is.
+// Renew extends the lease and says how far the preparation is. A source renews
+// every second: the lease alone is not journalled. It need not be, for every
+// start of the agent begins a full one, which is never less than what was left.
 func (s *Service) Renew(ctx context.Context, id string) (api.Incoming, error) {
 	e, err := s.find(id)
 	if err != nil {
 		return api.Incoming{}, err
 	}
-	err = s.update(e, func(r *reservation) {
-		r.Lease = s.Now().Add(s.leaseOf(r.Request))
-		if r.Held != nil && !r.Held.BySource {
-			r.Held = nil // the source is back, and knows what becomes of it
+	if s.extend(e) {
+		// The source is back, and knows what becomes of it.
+		err := s.update(e, func(r *reservation) {
+			if r.Held != nil && !r.Held.BySource {
+				r.Held = nil
+			}
+		})
+		if err != nil {
+			return api.Incoming{}, api.NewProblem("internal", "%w", err)
 		}
-	})
-	if err != nil {
-		return api.Incoming{}, api.NewProblem("internal", "%w", err)
 	}
 	return s.view(ctx, e), nil
 }

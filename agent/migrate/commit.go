@@ -66,7 +66,7 @@ func (m *migration) observe(err error) {
 	if m.Observer == nil || errors.Is(err, operation.ErrShutdown) {
 		return
 	}
-	m.Observer.MigrationDone(m.state.Plan.Mode, resultOf(err, m.op.Cancelled()), m.state.Phases, m.state.Incoming.Downtime.Std(), m.state.Disk, m.state.Memory)
+	m.Observer.MigrationDone(m.state.Plan.Mode, resultOf(err, m.op.Cancelled() && !m.state.Moved), m.state.Phases, m.state.Incoming.Downtime.Std(), m.state.Disk, m.state.Memory)
 }
 
 // resultOf is how a migration ended, as its operation's status says it.

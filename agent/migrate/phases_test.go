@@ -326,6 +326,56 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// Libvirt had moved the instance when it was told to abort: the migration goes on
+// to its end, tells that the cancel came too late, and is neither shown as being
+// cancelled nor counted as that, even where its end fails.
+func TestCancelThatComesTooLate(t *testing.T) {
+	for _, c := range []struct{ status, phase string }{
+		{api.StatusSucceeded, "clean"},
+		{api.StatusFailed, "commit"},
+	} {
+		t.Run(c.status, func(t *testing.T) {
+			w := newWorld(t)
+			moving, committing, confirm := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			w.mover.migrate = func(ctx context.Context, _ hypervisor.MigrateParams) error {
+				close(moving)
+				<-ctx.Done()
+				w.libvirt.gone("vm")
+				return nil
+			}
+			w.peer.commit = func(_ int, in api.Incoming) (api.Incoming, error) {
+				close(committing)
+				<-confirm
+				if c.status == api.StatusFailed {
+					in.Lost = []api.Reason{{Code: "volume-lost", Disk: "vda", Detail: "removed"}}
+				}
+				return in, nil
+			}
+			op := w.begin(api.MigrateRequest{})
+			<-moving
+			_, err := w.engine.Cancel(t.Context(), op.ID)
+			must(t, err)
+			<-committing
+			seen, err := w.engine.Cancel(t.Context(), op.ID)
+			if err != nil || seen.Phase != "commit" || seen.Cancellable {
+				t.Errorf("while it commits: phase %q, cancellable %t, %v", seen.Phase, seen.Cancellable, err)
+			}
+			close(confirm)
+			if op = w.ended(op.ID); op.Status != c.status || op.Phase != c.phase {
+				t.Errorf("%s in phase %q: %+v; want %s in %q", op.Status, op.Phase, op.Error, c.status, c.phase)
+			}
+			if !slices.Equal(w.observer.results, []string{c.status}) {
+				t.Errorf("observed %v", w.observer.results)
+			}
+			if c.status == api.StatusSucceeded {
+				if r := w.result(op); len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "too late") {
+					t.Errorf("warnings %q", r.Warnings)
+				}
+			}
+		})
+	}
+}
+
 func TestTimeouts(t *testing.T) {
 	for code, r := range map[string]api.MigrateRequest{
 		"timeout": {Timeout: api.Duration(time.Millisecond)},

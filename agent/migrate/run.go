@@ -108,7 +108,9 @@ func hinted(err error, hint string) error {
 // finish is what follows once the instance runs at the destination. It does
 // not end with a cancel: there is nothing to go back to.
 func (m *migration) finish(ctx context.Context) (any, error) {
-	m.op.NotCancellable()
+	if m.op.Irrevocable() {
+		m.warnOnce(cameTooLate)
+	}
 	m.op.DropUndo()
 	ctx, stop := operation.Detach(ctx)
 	defer stop()
@@ -119,6 +121,17 @@ func (m *migration) finish(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	return m.result(), nil
+}
+
+// cameTooLate is the warning of a migration that was cancelled when the instance
+// had moved already.
+const cameTooLate = "the cancel came too late: the instance had moved to the destination by then"
+
+// warnOnce adds a warning that an earlier run of the agent may have added.
+func (m *migration) warnOnce(warning string) {
+	if !slices.Contains(m.state.Warnings, warning) {
+		m.state.Warnings = append(m.state.Warnings, warning)
+	}
 }
 
 // onward is a step that a journal which takes nothing, on a full disk for

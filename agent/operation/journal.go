@@ -78,6 +78,7 @@ type entry struct {
 	// cancellableThen is what cancellable is to be when the lock is granted.
 	cancellableThen bool
 	cancelled       bool
+	late            bool // past the point of no return, whether cancelled or not
 	ending          bool // the function has returned, undoing may go on
 	resumed         bool
 	undo            []undo

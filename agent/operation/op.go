@@ -99,6 +99,16 @@ func (o *Op) NotCancellable() { o.setCancellable(false, "") }
 // NotCancellableFor is NotCancellable with what is said to who tries.
 func (o *Op) NotCancellableFor(why string) { o.setCancellable(false, why) }
 
+// Irrevocable is NotCancellable for good: the point of no return is passed. What
+// follows shows its own phases, and where it fails that is no cancel. It tells
+// whether a cancel came through before, which has come too late.
+func (o *Op) Irrevocable() (cancelled bool) {
+	o.e.mu.Lock()
+	defer o.e.mu.Unlock()
+	o.en.cancellable, o.en.whyNot, o.en.late = false, "", true
+	return o.en.cancelled
+}
+
 // Cancellable opens the door to Cancel.
 func (o *Op) Cancellable() { o.setCancellable(true, "") }
 

@@ -111,9 +111,26 @@ func (e *Engine) Cancel(ctx context.Context, id string) (api.Operation, error) {
 		return op, nil
 	}
 	err := e.journalOrdered(en, phaseCancelling, func(r *record) {
-		r.CancelRequested, r.Phase = true, phaseCancelling
+		e.requestCancel(en, r)
 	}, nil)
 	return e.read(en), err
+}
+
+// requestCancel notes in the record that the operation was cancelled. Where it has
+// passed its point of no return before that could be noted, its phase stays the
+// truth.
+func (e *Engine) requestCancel(en *entry, r *record) {
+	r.CancelRequested = true
+	if !e.late(en) {
+		r.Phase = phaseCancelling
+	}
+}
+
+// late tells whether the operation is past its point of no return.
+func (e *Engine) late(en *entry) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return en.late
 }
 
 func (e *Engine) notCancellable(en *entry, op api.Operation, told string) *api.Problem {

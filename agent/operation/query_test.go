@@ -98,13 +98,77 @@ func TestCancelThatComesTooLate(t *testing.T) {
 
 func TestSuccessInSpiteOfCancel(t *testing.T) {
 	e := open(t, store.Memory())
-	op := start(t, e, vm("vm1"), func(ctx context.Context, _ *operation.Op) (any, error) {
-		<-ctx.Done()
-		return "moved", nil
+	begun := make(chan struct{})
+	op := start(t, e, vm("vm1"), func(ctx context.Context, op *operation.Op) (any, error) {
+		return "moved", op.Step(ctx, "perform", func(ctx context.Context) error { close(begun); <-ctx.Done(); return nil })
 	})
+	<-begun
 	_, err := e.Cancel(t.Context(), op.ID)
 	must(t, err)
-	if got := ended(t, e, op.ID); got.Status != api.StatusSucceeded || got.Error != nil {
+	if got := ended(t, e, op.ID); got.Status != api.StatusSucceeded || got.Error != nil || got.Phase != "perform" {
+		t.Errorf("%s in phase %q, %v", got.Status, got.Phase, got.Error)
+	}
+}
+
+// A cancel was accepted, and then the operation passed its point of no return:
+// it goes on under its own phases, to its own end, and hears of the cancel. Asking
+// again is no error.
+func TestAcceptedCancelThatTurnsOutTooLate(t *testing.T) {
+	for _, c := range []struct {
+		status string
+		err    error
+	}{
+		{api.StatusSucceeded, nil},
+		{api.StatusFailed, api.NewProblem("peer-lost", "not confirmed")},
+	} {
+		t.Run(c.status, func(t *testing.T) {
+			e := open(t, store.Memory())
+			begun, at, proceed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			op := start(t, e, vm("vm1"), func(ctx context.Context, op *operation.Op) (any, error) {
+				if err := op.Step(ctx, "perform", func(ctx context.Context) error { close(begun); <-ctx.Done(); return nil }); err != nil {
+					return nil, err
+				}
+				if !op.Irrevocable() {
+					t.Error("the work was not told of the cancel")
+				}
+				return nil, op.Step(context.WithoutCancel(ctx), "commit", func(context.Context) error { close(at); <-proceed; return c.err })
+			})
+			<-begun
+			got, err := e.Cancel(t.Context(), op.ID)
+			must(t, err)
+			if got.Phase != "cancelling" {
+				t.Errorf("phase %q; nobody knows yet that it is too late", got.Phase)
+			}
+			<-at
+			got, err = e.Cancel(t.Context(), op.ID)
+			if err != nil || got.Phase != "commit" || got.Cancellable {
+				t.Errorf("phase %q, cancellable %t, %v", got.Phase, got.Cancellable, err)
+			}
+			close(proceed)
+			if got := ended(t, e, op.ID); got.Status != c.status || got.Phase != "commit" {
+				t.Errorf("%s in phase %q: %v", got.Status, got.Phase, got.Error)
+			}
+		})
+	}
+}
+
+// Past the point of no return a first cancel is refused.
+func TestCancelPastThePointOfNoReturn(t *testing.T) {
+	e := open(t, store.Memory())
+	at, proceed := make(chan struct{}), make(chan struct{})
+	op := start(t, e, vm("vm1"), func(ctx context.Context, op *operation.Op) (any, error) {
+		if op.Irrevocable() {
+			t.Error("told of a cancel that nobody has asked for")
+		}
+		return nil, op.Step(ctx, "commit", func(ctx context.Context) error { close(at); <-proceed; return ctx.Err() })
+	})
+	<-at
+	_, err := e.Cancel(t.Context(), op.ID)
+	if p := problem(t, err, "conflict"); p.Phase != "commit" {
+		t.Errorf("refusal %+v", p)
+	}
+	close(proceed)
+	if got := ended(t, e, op.ID); got.Status != api.StatusSucceeded {
 		t.Errorf("%s, %v", got.Status, got.Error)
 	}
 }

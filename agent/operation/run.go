@@ -97,7 +97,7 @@ func (o *Op) ending() (cancelled *api.Problem) {
 	o.e.mu.Lock()
 	defer o.e.mu.Unlock()
 	o.en.ending = true
-	if !o.en.cancelled {
+	if !o.en.cancelled || o.en.late {
 		return nil
 	}
 	return o.en.cancelProblem()
@@ -145,6 +145,18 @@ func (o *Op) undoOne(u undo) error {
 	return errors.Join(err, jerr)
 }
 
+// lastPhase is how far an operation has come: to where its problem arose, or,
+// where it has succeeded, to its last step.
+func lastPhase(r *record, p *api.Problem) string {
+	switch {
+	case p != nil:
+		return p.Phase
+	case len(r.Steps) > 0:
+		return r.Steps[len(r.Steps)-1].Name
+	}
+	return ""
+}
+
 // finish journals the end, which lets go of the instance, and then wakes those
 // who wait.
 func (e *Engine) finish(en *entry, status string, result json.RawMessage, p *api.Problem) {
@@ -152,8 +164,8 @@ func (e *Engine) finish(en *entry, status string, result json.RawMessage, p *api
 	defer e.order.Unlock()
 	end := func(r *record) {
 		r.Status, r.Result, r.Error, r.Cancellable = status, result, p, false
-		if r.CancelRequested && p != nil {
-			r.Phase = p.Phase
+		if r.CancelRequested { // it is not "cancelling" any more
+			r.Phase = lastPhase(r, p)
 		}
 	}
 	err := e.journalOrdered(en, status, end, nil)

@@ -31,8 +31,8 @@ func (o *Op) Step(ctx context.Context, name string, do func(context.Context) err
 	err := o.e.journal(o.en, name+": running", func(r *record) {
 		at = len(r.Steps)
 		r.Status = api.StatusRunning
-		// "cancelling" stays the phase that readers see.
-		if !r.CancelRequested {
+		// "cancelling" stays the phase that readers see, unless it was too late.
+		if !r.CancelRequested || o.e.late(o.en) {
 			r.Phase = name
 		}
 		r.Steps = append(r.Steps, api.Step{Name: name, Status: StepRunning, StartedAt: o.e.now().UTC()})

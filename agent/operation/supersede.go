@@ -84,7 +84,7 @@ func (e *Engine) supersede(ended []*entry, by *entry) ([]draft, error) {
 	var out []draft
 	for _, older := range ended {
 		d, err := e.draft(older, func(r *record) {
-			r.CancelRequested, r.Phase = true, phaseCancelling
+			e.requestCancel(older, r)
 			r.SupersededBy, r.SupersededClaim = by.id, by.claim()
 		})
 		if err != nil {

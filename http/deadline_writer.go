@@ -34,6 +34,9 @@ func newDeadlineWriter(w http.ResponseWriter) *deadlineWriter {
 // net/http would answer in plain text.
 func (w *deadlineWriter) WriteHeader(status int) {
 	if status != http.StatusRequestedRangeNotSatisfiable {
+		// Also for an answer without content: the connection has the deadline of
+		// its last answer still, which may be long over.
+		_ = w.control.SetWriteDeadline(time.Now().Add(w.pace)) // a writer that has none fails no later
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}

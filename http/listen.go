@@ -123,9 +123,9 @@ func (s *Server) listenTCP(l Listeners) (listener, error) {
 	case config == nil:
 		return listener{tcp, kindLocal}, nil
 	case l.Files.CA == "":
-		return listener{tls.NewListener(tcp, config), kindLocal}, nil
+		return listener{tls.NewListener(cutListener{tcp}, config), kindLocal}, nil
 	}
-	return listener{tls.NewListener(tcp, config), kindMutual}, nil
+	return listener{tls.NewListener(cutListener{tcp}, config), kindMutual}, nil
 }
 
 // admit refuses a listener on which anybody who reaches it would be the

@@ -66,7 +66,8 @@ func (p *play) resume(ctx context.Context, h *host) error {
 			p.journal.note("resuming %s on host %s: %s", name, h.Name, reason)
 			_, err = h.Virsh(ctx, "resume", name)
 		}
-		if err != nil {
+		// One that was paused because it moves may be gone by now.
+		if state, again := h.State(ctx, name); err != nil && (again != nil || state == "paused") {
 			return err
 		}
 	}

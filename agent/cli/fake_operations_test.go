@@ -13,6 +13,12 @@ func (f fakeOperations) Get(_ context.Context, id string) (api.Operation, error)
 	if op, known := f.next(id); known {
 		return op, nil
 	}
+	switch id {
+	case "op-4":
+		return inLine(), nil
+	case "op-5":
+		return busyGuest(), nil
+	}
 	return api.Operation{}, api.NewProblem("not-found", "no operation %q", id)
 }
 
@@ -22,7 +28,23 @@ func (f fakeOperations) List(_ context.Context, instance, status string) ([]api.
 	front.Project = "web"
 	image := operation("op-3", templateKind, "", api.StatusRunning, "download")
 	image.Project, image.Template = "", "rocky9"
-	return []api.Operation{moving("op-1", "vm1", 42, 430<<20, 0), front, image}, nil
+	return []api.Operation{moving("op-1", "vm1", 42, 430<<20, 0), front, image, inLine()}, nil
+}
+
+// inLine is a migration that waits for its turn.
+func inLine() api.Operation {
+	op := operation("op-4", "migrate", "vm4", api.StatusPending, "queued")
+	op.Cancellable = true
+	op.Progress = api.Progress{Detail: "number 2 in the line: 1 migrations from this host at once, and vm1 (op-1) are under way",
+		Queue: &api.QueuePlace{Direction: api.QueueOutgoing, Position: 2, Ahead: []string{"op-9"}, Operations: []string{"op-1"}}}
+	return op
+}
+
+// busyGuest is a migration whose memory has not converged yet.
+func busyGuest() api.Operation {
+	op := moving("op-5", "vm5", 42, 430<<20, 0)
+	op.Progress.Convergence = &api.Convergence{Iteration: 4, Action: "raise-downtime", Reason: "no nearer to its end since pass 2"}
+	return op
 }
 
 func (f fakeOperations) Wait(ctx context.Context, id string, d time.Duration) (api.Operation, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -105,7 +106,35 @@ func operationTable(w io.Writer, ops []api.Operation) {
 	fmt.Fprintln(w, "ID\tKIND\tSUBJECT\tSTATUS\tPHASE\tPERCENT\tCREATED")
 	for _, op := range ops {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.0f\t%s\n", op.ID, op.Kind, about(op),
-			op.Status, op.Phase, op.Progress.Percent, timeText(op.CreatedAt))
+			op.Status, phaseText(op), op.Progress.Percent, timeText(op.CreatedAt))
+	}
+}
+
+// phaseText is the phase, with the place of what waits in a line.
+func phaseText(op api.Operation) string {
+	q := op.Progress.Queue
+	if q == nil || op.Ended() {
+		return op.Phase
+	}
+	if q.Position == 0 {
+		return fmt.Sprintf("%s %s", op.Phase, q.Direction)
+	}
+	return fmt.Sprintf("%s %s %d", op.Phase, q.Direction, q.Position)
+}
+
+// waitInfo says what an operation waits for while nothing moves, and how its
+// memory gets on.
+func waitInfo(w io.Writer, op api.Operation) {
+	if op.Ended() {
+		return
+	}
+	row(w, "waits", op.Progress.Detail)
+	if q := op.Progress.Queue; q != nil {
+		row(w, "ahead of it", strings.Join(q.Ahead, ", "))
+		row(w, "under way", strings.Join(q.Operations, ", "))
+	}
+	if c := op.Progress.Convergence; c != nil {
+		row(w, "memory", c.Action+": "+c.Reason)
 	}
 }
 
@@ -115,8 +144,9 @@ func operationInfo(w io.Writer, op api.Operation) {
 	row(w, "instance", api.Ref{Project: op.Project, Name: op.Instance}.String())
 	row(w, "template", op.Template)
 	row(w, "status", op.Status)
-	row(w, "phase", op.Phase)
+	row(w, "phase", phaseText(op))
 	row(w, "progress", progressText(op.Progress, op.UpdatedAt.Sub(op.CreatedAt)))
+	waitInfo(w, op)
 	row(w, "created", timeText(op.CreatedAt))
 	row(w, "updated", timeText(op.UpdatedAt))
 	row(w, "cancellable", yesNo(op.Cancellable))

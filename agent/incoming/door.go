@@ -13,20 +13,22 @@ import (
 // nothing that leaves this host, or two hosts could keep each other for ever.
 // Needs mu.
 func (s *Service) letIn(id string) *api.Problem {
-	inside := 0
-	for _, e := range s.entries {
+	var inside []string
+	for id, e := range s.entries {
 		if r := e.snapshot(); r.Held == nil && (r.State == preparing || r.State == ready) {
-			inside++
+			inside = append(inside, id)
 		}
 	}
+	slices.Sort(inside)
 	kept := s.door.Line()
-	ok, before := s.door.Ask(s.Now(), id, inside)
+	ok, before := s.door.Ask(s.Now(), id, len(inside))
 	s.keepLine(kept)
 	if ok {
 		return nil
 	}
-	why := fmt.Sprintf("the destination receives %d instances, as many as it takes at once; %d others wait for a place there", inside, before)
+	why := fmt.Sprintf("the destination receives %d instances, as many as it takes at once; %d others wait for a place there before it", len(inside), before)
 	return api.NewProblem("busy", "%s", why).WithReasons([]api.Reason{{Code: api.IncomingFull, Detail: why}}).
+		WithQueue(api.QueuePlace{Direction: api.QueueIncoming, Position: before + 1, Ahead: s.door.Line()[:before], Operations: inside}).
 		WithHint("ask again in a moment: the place is kept for one who does")
 }
 

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/wherry-kvm/wherry/agent/queue"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
@@ -18,13 +20,14 @@ func (w *world) of(name string) api.IncomingRequest {
 	return r
 }
 
-func (w *world) wantFull(r api.IncomingRequest, parts ...string) {
+func (w *world) wantFull(r api.IncomingRequest, parts ...string) *api.QueuePlace {
 	w.t.Helper()
 	_, err := w.Reserve(w.t.Context(), r)
 	p := wantProblem(w.t, err, "busy", parts...)
 	if p.Status != 409 || len(p.Reasons) != 1 || p.Reasons[0].Code != api.IncomingFull || p.Hint == "" {
 		w.t.Errorf("problem %+v; want 409 with the reason %s", p, api.IncomingFull)
 	}
+	return p.Queue
 }
 
 // As many arrive at once as may; the sources of others are told to ask again,
@@ -36,7 +39,10 @@ func TestSoManyAtOnce(t *testing.T) {
 	w.ready(w.request())
 	w.ready(w.request()) // the same once more is no other
 	w.wantFull(w.of("v2"), "1 instances", "0 others")
-	w.wantFull(w.of("v3"), "1 others")
+	got := w.wantFull(w.of("v3"), "1 others")
+	if diff := cmp.Diff(&api.QueuePlace{Direction: api.QueueIncoming, Position: 2, Ahead: []string{"op-v2"}, Operations: []string{opID}}, got); diff != "" {
+		t.Errorf("its place (-want +got):\n%s", diff)
+	}
 	if w.Waiting() != 2 {
 		t.Errorf("%d wait; want 2", w.Waiting())
 	}

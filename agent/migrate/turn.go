@@ -36,7 +36,7 @@ func (m *migration) turn(ctx context.Context, place *queue.Place, accepted func(
 		return place.Wait(ctx, func(v queue.View) {
 			m.op.Progress(api.Progress{
 				Detail: fmt.Sprintf("number %d in the line: %d migrations from this host at once, and %s are under way", v.Position, v.Limit, m.names(v.Inside)),
-				Queue:  &api.QueuePlace{Direction: api.QueueOutgoing, Position: v.Position, Operations: v.Inside},
+				Queue:  &api.QueuePlace{Direction: api.QueueOutgoing, Position: v.Position, Ahead: v.Ahead, Operations: v.Inside},
 			})
 		})
 	})
@@ -125,8 +125,12 @@ func (m *migration) reserve(ctx context.Context, r api.IncomingRequest) (api.Inc
 }
 
 func (m *migration) tellFull(answer error) {
-	m.op.Progress(api.Progress{Detail: fmt.Sprintf("waiting for a place at %s: %v", m.state.Request.Destination, answer),
-		Queue: &api.QueuePlace{Direction: api.QueueIncoming}})
+	place := api.QueuePlace{Direction: api.QueueIncoming}
+	if p, ok := errors.AsType[*api.Problem](answer); ok && p.Queue != nil {
+		place = *p.Queue
+		place.Direction = api.QueueIncoming
+	}
+	m.op.Progress(api.Progress{Detail: fmt.Sprintf("waiting for a place at %s: %v", m.state.Request.Destination, answer), Queue: &place})
 }
 
 // askAgain is how long to wait before the n-th question to a full destination.
@@ -179,7 +183,7 @@ func (s *Service) again(ctx context.Context, op *operation.Op) (any, error) {
 		}
 	}
 	if before.Reserved {
-		if err := m.unreserve(ctx); err != nil {
+		if err := m.unreserveButWait(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -190,6 +194,17 @@ func (s *Service) again(ctx context.Context, op *operation.Op) (any, error) {
 	}
 	op.Cancellable()
 	return m.inTurn(ctx, false, func() {})
+}
+
+// unreserveButWait takes back what the destination may have prepared. Where it
+// has nothing, nothing is said to it: that would give up the place in its line.
+func (m *migration) unreserveButWait(ctx context.Context) error {
+	asking, cancel := context.WithTimeout(ctx, reachDeadline)
+	defer cancel()
+	if _, err := m.peer.Renew(asking, m.op.ID()); api.CodeOf(err) == "not-found" {
+		return nil
+	}
+	return m.unreserve(ctx)
 }
 
 // checkAgain makes the plan of a migration whose turn has come. An agent that

@@ -184,7 +184,8 @@ func TestRestartAtWork(t *testing.T) {
 
 // busy is the answer of a destination that receives as much as it can.
 func busy() error {
-	return api.NewProblem("busy", "two instances are arriving").WithReasons([]api.Reason{{Code: api.IncomingFull, Detail: "two instances are arriving"}})
+	return api.NewProblem("busy", "two instances are arriving").WithReasons([]api.Reason{{Code: api.IncomingFull, Detail: "two instances are arriving"}}).
+		WithQueue(api.QueuePlace{Position: 2, Ahead: []string{"x"}, Operations: []string{"y", "z"}})
 }
 
 // A destination that is full is waited for, and seen to be.
@@ -205,7 +206,7 @@ func TestWaitsForTheDestination(t *testing.T) {
 	}
 	op := w.begin(onTarget())
 	op = w.shows(op.ID, "waiting for the destination", func(op api.Operation) bool { return queued(op) && op.Progress.Queue != nil })
-	if q := op.Progress.Queue; q.Direction != api.QueueIncoming || !op.Cancellable || !strings.Contains(op.Progress.Detail, "https://b:8470: two instances are arriving") {
+	if q := op.Progress.Queue; q.Direction != api.QueueIncoming || q.Position != 2 || len(q.Ahead) != 1 || len(q.Operations) != 2 || !op.Cancellable || !strings.Contains(op.Progress.Detail, "https://b:8470: two instances are arriving") {
 		t.Errorf("shown %+v, %q, cancellable: %v", q, op.Progress.Detail, op.Cancellable)
 	}
 	w.result(w.ended(op.ID))
@@ -260,5 +261,34 @@ func TestRestartWhileTheDestinationIsFull(t *testing.T) {
 	w.result(w.resume(op.ID))
 	if len(w.peer.asked) != 2 {
 		t.Errorf("the destination was asked %d times; want anew", len(w.peer.asked))
+	}
+}
+
+// An agent that returns keeps the place in the destination's line: to take back
+// a reservation that is not there would give it up.
+func TestRestartKeepsThePlaceAtTheDestination(t *testing.T) {
+	w := newWorld(t)
+	var mu sync.Mutex
+	room := false
+	w.peer.reserve = func(_ context.Context, in api.Incoming) (api.Incoming, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if room {
+			return in, nil
+		}
+		w.peer.mu.Lock()
+		defer w.peer.mu.Unlock()
+		delete(w.peer.reserved, in.ID)
+		return in, busy()
+	}
+	op := w.begin(api.MigrateRequest{})
+	w.shows(op.ID, "waiting for the destination", queued)
+	w.restart()
+	mu.Lock()
+	room = true
+	mu.Unlock()
+	w.result(w.resume(op.ID))
+	if w.peer.removed != 0 {
+		t.Errorf("the destination was told %d times that it is not wanted any more", w.peer.removed)
 	}
 }

@@ -33,6 +33,7 @@ type Place struct {
 // View is what somebody who waits sees.
 type View struct {
 	Position int      // in the line, 1 = the next
+	Ahead    []string // ids of those that wait before it, the next first
 	Inside   []string // ids of those at work, sorted
 	Limit    int
 }
@@ -135,7 +136,12 @@ func (p *Place) Wait(ctx context.Context, told func(View)) error {
 func (p *Place) look() (View, <-chan struct{}) {
 	p.line.mu.Lock()
 	defer p.line.mu.Unlock()
-	return View{Position: slices.Index(p.line.waiting, p) + 1, Inside: slices.Sorted(maps.Keys(p.line.inside)), Limit: p.line.limit}, p.moved
+	at := slices.Index(p.line.waiting, p)
+	v := View{Position: at + 1, Inside: slices.Sorted(maps.Keys(p.line.inside)), Limit: p.line.limit}
+	for _, before := range p.line.waiting[:max(at, 0)] {
+		v.Ahead = append(v.Ahead, before.id)
+	}
+	return v, p.moved
 }
 
 // Waiting counts those in the line.

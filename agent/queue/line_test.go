@@ -83,7 +83,7 @@ func TestWaitTellsWhere(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		want := []queue.View{{Position: 2, Inside: []string{"a"}, Limit: 1}, {Position: 1, Inside: []string{"b"}, Limit: 1}}
+		want := []queue.View{{Position: 2, Ahead: []string{"b"}, Inside: []string{"a"}, Limit: 1}, {Position: 1, Inside: []string{"b"}, Limit: 1}}
 		if diff := cmp.Diff(want, seen); diff != "" {
 			t.Errorf("told (-want +got):\n%s", diff)
 		}

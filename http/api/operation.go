@@ -79,11 +79,13 @@ const (
 const IncomingFull = "incoming-full"
 
 // QueuePlace is where an operation waits: in the line of this host (outgoing),
-// or for a place at the destination (incoming).
+// or for a place at the destination (incoming). There the operations are those
+// of all hosts that send to it.
 type QueuePlace struct {
 	Direction  string   `json:"direction"`
-	Position   int      `json:"position,omitempty"`   // in the line of this host, 1 = the next
-	Operations []string `json:"operations,omitempty"` // of this host, which it waits for
+	Position   int      `json:"position,omitempty"`   // in that line, 1 = the next; 0 = not known
+	Ahead      []string `json:"ahead,omitempty"`      // operations that wait before it, the next first
+	Operations []string `json:"operations,omitempty"` // under way, whose end it waits for
 }
 
 // Convergence tells how the memory of a guest that runs on gets across: the

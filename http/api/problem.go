@@ -23,6 +23,8 @@ type Problem struct {
 	Fields    []FieldError `json:"fields,omitempty"`
 	Reasons   []Reason     `json:"reasons,omitempty"`
 	Operation string       `json:"operation,omitempty"`
+	// Queue is the place that a full destination keeps for who asks again.
+	Queue *QueuePlace `json:"queue,omitempty"`
 	// Sides and Commands belong to a decision that someone must take: what both
 	// hosts say, and the commands that settle it.
 	Sides    []SideFacts `json:"sides,omitempty"`
@@ -145,6 +147,9 @@ func (p *Problem) WithPhase(phase string) *Problem { p.Phase = phase; return p }
 
 // WithReasons adds the reasons of a refused plan.
 func (p *Problem) WithReasons(r []Reason) *Problem { p.Reasons = r; return p }
+
+// WithQueue adds the place in a line.
+func (p *Problem) WithQueue(q QueuePlace) *Problem { p.Queue = &q; return p }
 
 // WithField adds one faulty field.
 func (p *Problem) WithField(field, detail string) *Problem {

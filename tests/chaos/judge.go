@@ -106,7 +106,11 @@ func (p *play) stories(ctx context.Context, out *result) (map[string]story, erro
 				out.broken = append(out.broken, p.reserved(ctx, h, op)...)
 			}
 		}
-		stories[name] = follow(i.Host, ops)
+		story := follow(i.Host, ops)
+		if p.killed[i.Name] {
+			story.killed()
+		}
+		stories[name] = story
 	}
 	return stories, nil
 }

@@ -28,6 +28,7 @@ type play struct {
 	asked   map[string]*request // by label
 	homes   map[string]*host    // where each instance was seen last
 	down    map[*host]bool      // libvirt of these hosts was killed
+	killed  map[string]bool     // instances whose QEMU was killed, on one host or the other
 	ready   time.Time           // when all guests wrote; what was done before is not of the schedule
 	work    sync.WaitGroup      // of requests and starts that are waited for at the end
 	late    int                 // triggers that were let go
@@ -37,7 +38,7 @@ type play struct {
 func (r *rig) play(ctx context.Context, s schedule.Schedule) *result {
 	ctx, cancel := context.WithTimeout(ctx, playTime)
 	defer cancel()
-	p := &play{rig: r, s: s, journal: newJournal(), asked: map[string]*request{}, homes: map[string]*host{}, down: map[*host]bool{}}
+	p := &play{rig: r, s: s, journal: newJournal(), asked: map[string]*request{}, homes: map[string]*host{}, down: map[*host]bool{}, killed: map[string]bool{}}
 	out := &result{s: s, journal: p.journal, rig: r}
 	listening, deaf := context.WithCancel(ctx)
 	var listeners sync.WaitGroup
@@ -50,6 +51,7 @@ func (r *rig) play(ctx context.Context, s schedule.Schedule) *result {
 	if err == nil {
 		err = p.acts(ctx)
 	}
+	p.passOn()
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return out // somebody has had enough: the lab is thrown away
 	}
@@ -86,6 +88,7 @@ func (p *play) rate(ctx context.Context, rate string) error {
 
 func (p *play) acts(ctx context.Context) error {
 	for n, a := range p.s.Acts {
+		p.letGo(a.When)
 		if why := p.await(ctx, a.When); why != "" {
 			p.late++
 			p.journal.note("#%d waited in vain for %q: %s", n+1, a.When, why)
@@ -125,6 +128,11 @@ func (p *play) act(ctx context.Context, a schedule.Act) error {
 		return h.Link(ctx, true)
 	case schedule.Slow:
 		return h.Rate(ctx, a.Option)
+	case schedule.KillQEMU:
+		return p.killQEMU(ctx, a)
+	case schedule.Lose:
+		p.lose(a)
+		return nil
 	case schedule.Fill:
 		return p.other(p.asked[a.Of].at).fill(ctx)
 	case schedule.Free:
@@ -136,12 +144,12 @@ func (p *play) act(ctx context.Context, a schedule.Act) error {
 // startAgent does not wait where libvirt is away: the agent is not ready before it has it.
 func (p *play) startAgent(ctx context.Context, h *host) error {
 	if !p.down[h] {
-		return h.Agent(ctx, "start", agentSettings...)
+		return h.Agent(ctx, "start", h.settings()...)
 	}
 	p.work.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), actTime)
 		defer cancel()
-		if err := h.Agent(ctx, "start", agentSettings...); err != nil {
+		if err := h.Agent(ctx, "start", h.settings()...); err != nil {
 			p.journal.note("the agent of host %s is not ready while its libvirt is away", h.Name)
 		}
 	})
@@ -167,6 +175,7 @@ type request struct {
 	ref      api.Ref
 	began    time.Time
 	there    int64         // the newest block that the guest had printed on the other host
+	handing  *handing      // of a migration, where an act waits for its handover
 	answered chan struct{} // closed when id and err are known
 	id       string
 	err      error
@@ -181,6 +190,9 @@ func (p *play) ask(ctx context.Context, a schedule.Act) error {
 	}
 	q := &request{act: a, at: at, ref: p.ref(a.Instance), began: time.Now(), there: there, answered: make(chan struct{})}
 	p.asked[a.Label] = q
+	if a.Do == schedule.Migrate {
+		p.expect(q)
+	}
 	p.work.Go(func() {
 		defer close(q.answered)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)

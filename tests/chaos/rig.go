@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
@@ -32,11 +34,19 @@ const (
 	// poolSize is that of the pool that can be filled.
 	poolSize = 320 * mib
 
+	// libvirtAddress is where a host's libvirt listens for the other's.
+	libvirtAddress = "127.0.0.1:16509"
+
 	setUpTime = 5 * time.Minute
 )
 
 // agentSettings make the agent's longest waits short: who is gone is known to be gone for good sooner.
 var agentSettings = []string{"WHERRY_MIGRATION_LEASE=10s", "WHERRY_MIGRATION_STALL_TIMEOUT=8s"}
+
+// settings are those of a host's agent: it has other hosts call its libvirt through the gate.
+func (h *host) settings() []string {
+	return append(slices.Clone(agentSettings), fmt.Sprintf("WHERRY_MIGRATION_LIBVIRT_URI=qemu+tcp://%s:%s/system", h.Hostname(), h.gate.port()))
+}
 
 // rig is a lab of its own with the templates and pools that every seed finds.
 type rig struct {
@@ -50,6 +60,7 @@ type host struct {
 	*harness.Host
 	api       *client.Client
 	servers   []*http.Server
+	gate      *gate
 	templates map[schedule.Stands]string // the path of the copy here
 	quiet     vitals                     // of the agent, while nothing happened
 	mounts    []string                   // likewise, of the host
@@ -100,6 +111,9 @@ func (r *rig) close() {
 		}
 		for _, s := range h.servers {
 			_ = s.Close() // it ends with the lab in any case
+		}
+		if h.gate != nil {
+			h.gate.close()
 		}
 		h.api.Close()
 	}
@@ -158,7 +172,12 @@ func (r *rig) connect(ctx context.Context) error {
 
 // furnish gives a host its pool, its templates, and the images of disks that stand alone.
 func (r *rig) furnish(ctx context.Context, h *host) error {
-	if err := h.Agent(ctx, "restart", agentSettings...); err != nil {
+	listener, err := h.Listen("tcp", ":0")
+	if err != nil {
+		return err
+	}
+	h.gate = newGate(listener, func() (net.Conn, error) { return h.Dial("tcp", libvirtAddress) })
+	if err := h.Agent(ctx, "restart", h.settings()...); err != nil {
 		return err
 	}
 	if _, err := h.FileSystem(ctx, schedule.SmallPool, "ext4", poolSize); err != nil {

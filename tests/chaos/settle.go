@@ -32,7 +32,7 @@ func (p *play) heal(ctx context.Context) error {
 		if err := h.Libvirtd(ctx, "start"); err != nil {
 			return err
 		}
-		return h.Agent(ctx, "start", agentSettings...)
+		return h.Agent(ctx, "start", h.settings()...)
 	}), p.both(func(h *host) error { return p.resume(ctx, h) }))
 	clear(p.down)
 	p.journal.note("everything is up: %v", err)

@@ -99,6 +99,15 @@ func (s *story) either(host string) {
 	}
 }
 
+// killed: a QEMU of the instance was killed. If that was the running copy, it is off where it was; which one is the
+// running copy changes in the course of a migration.
+func (s *story) killed() {
+	s.restarted = true
+	for _, p := range slices.Clone(s.places) {
+		s.either(p.host)
+	}
+}
+
 func opposite(host string) string {
 	if host == "a" {
 		return "b"
@@ -122,6 +131,9 @@ func honest(t told) []string {
 	}
 	last := map[string]api.Step{} // one that was interrupted is followed by another of its name
 	for _, step := range op.Steps {
+		if step.Name == "resolve" {
+			clear(last) // what failed before has been decided on
+		}
 		last[step.Name] = step
 	}
 	for _, step := range last {

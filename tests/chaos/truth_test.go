@@ -40,6 +40,11 @@ func TestFollow(t *testing.T) {
 			t.Errorf("%s: %v; want %v", name, got.places, row.want)
 		}
 	}
+	moved := follow("a", []told{at(1, "a", "migrate", api.StatusSucceeded)})
+	moved.killed()
+	if want := []place{{"b", true}, {"b", false}}; !slices.Equal(moved.places, want) {
+		t.Errorf("moved, and a QEMU was killed: %v; want %v", moved.places, want)
+	}
 	if !follow("a", []told{at(1, "a", "migrate", api.StatusNeedsDecision)}).undecided {
 		t.Error("an operation that needs a decision was not seen")
 	}
@@ -61,6 +66,9 @@ func TestHonest(t *testing.T) {
 		"a step failed":    {func(o *api.Operation) { o.Steps = []api.Step{{Name: "perform", Status: "failed"}} }, api.StatusSucceeded, 1},
 		"taken up again": {func(o *api.Operation) {
 			o.Steps = []api.Step{{Name: "perform", Status: "failed"}, {Name: "perform", Status: "done"}}
+		}, api.StatusSucceeded, 0},
+		"decided on": {func(o *api.Operation) {
+			o.Steps = []api.Step{{Name: "perform", Status: "failed"}, {Name: "resolve", Status: "done"}}
 		}, api.StatusSucceeded, 0},
 		"to be cancelled": {func(o *api.Operation) { o.Cancellable = true }, api.StatusSucceeded, 1},
 	} {

@@ -17,6 +17,7 @@ const (
 	// A trigger that has not come for so long is let go: what was to bring it about was broken before.
 	momentTime = 20 * time.Second
 	endTime    = 60 * time.Second
+	blocksTime = 8 * time.Second
 )
 
 // await waits for a trigger. It says why it did not come, "" where it did.
@@ -25,13 +26,19 @@ func (p *play) await(ctx context.Context, t schedule.Trigger) string {
 		return ""
 	}
 	limit := momentTime
-	if t.Moment == schedule.Ended {
+	switch t.Moment {
+	case schedule.Ended:
 		limit = endTime
+	case schedule.Blocks:
+		limit = blocksTime
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	come := p.operationComes
-	if t.Moment.Outside() {
+	switch {
+	case t.Moment.Held():
+		come = p.handoverComes
+	case t.Moment.Outside():
 		come = p.guestComes(ctx, t)
 	}
 	tick := time.NewTicker(lookEvery)
@@ -74,7 +81,12 @@ func (p *play) guestComes(ctx context.Context, t schedule.Trigger) func(context.
 			return false, true, "it was never to move"
 		}
 		last, err := guest.LastBlock(ctx, p.other(q.at).Host, "vda")
-		return err == nil && last > q.there, false, "it does not write there"
+		if err == nil && last > q.there {
+			return true, false, ""
+		}
+		op, err := q.look(ctx)
+		// One that has succeeded may have done so just now.
+		return false, errors.Is(err, errNone) || err == nil && op.Ended() && op.Status != api.StatusSucceeded, "it does not write there"
 	}
 }
 

@@ -80,6 +80,12 @@ func (j *judge) act(a Act) error {
 			return fmt.Errorf("there is no operation %q yet", a.Of)
 		}
 		return nil
+	case KillQEMU, Lose:
+		of, ok := j.labels[a.Of]
+		if !ok || of.Do != Migrate || a.Do == Lose && (!a.When.Moment.Held() || a.When.Of != a.Of) {
+			return fmt.Errorf("there is no migration %q yet, or nothing to lose", a.Of)
+		}
+		return nil
 	case Slow:
 		if !host(a.Host) {
 			return fmt.Errorf("there is no host %q", a.Host)
@@ -100,9 +106,6 @@ func (j *judge) request(a Act) error {
 	return nil
 }
 
-// undoes says what puts right what an action breaks.
-var undoes = map[Action]Action{StartAgent: KillAgent, StartLibvirt: KillLibvirt, Join: Cut, Free: Fill}
-
 func (j *judge) fault(a Act) error {
 	if a.Do != Fill && a.Do != Free && !host(a.Host) {
 		return fmt.Errorf("there is no host %q", a.Host)
@@ -119,15 +122,15 @@ func (j *judge) fault(a Act) error {
 			}
 		}
 	}
-	what, mends := undoes[a.Do]
-	if !mends {
-		what = a.Do
+	mend, breaks := mends[a.Do]
+	if !breaks {
+		mend = a.Do
 	}
-	key := string(what) + " " + a.Host
-	if j.broken[key] != mends {
+	key := string(mend) + " " + a.Host
+	if j.broken[key] == breaks {
 		return fmt.Errorf("broken already: %v", j.broken[key])
 	}
-	j.broken[key] = !mends
+	j.broken[key] = breaks
 	return nil
 }
 
@@ -154,7 +157,7 @@ func (j *judge) trigger(t Trigger) error {
 	if t.Moment == Percent && (t.N < 1 || t.N > 99) {
 		return fmt.Errorf("%d percent", t.N)
 	}
-	if j.broken[string(KillAgent)+" a"] || j.broken[string(KillAgent)+" b"] {
+	if !t.Moment.Held() && (j.broken[string(StartAgent)+" a"] || j.broken[string(StartAgent)+" b"]) {
 		return fmt.Errorf("an agent is down: only what is seen from outside is seen")
 	}
 	return nil

@@ -102,10 +102,16 @@ const (
 	Slow         Action = "slow" // the link, to Option
 	Fill         Action = "fill" // the small pool at the destination of the operation Of
 	Free         Action = "free" // what was filled
+
+	KillQEMU Action = "kill qemu" // the guest's of the migration Of; Option: "source" or "destination"
+	Lose     Action = "lose"      // the connection of both libvirts, at the handover of the migration Of
 )
 
 // Actions are all there are.
-var Actions = []Action{Migrate, Stop, Start, Rebuild, Cancel, KillAgent, StartAgent, KillLibvirt, StartLibvirt, Cut, Join, Slow, Fill, Free}
+var Actions = []Action{Migrate, Stop, Start, Rebuild, Cancel, KillAgent, StartAgent, KillLibvirt, StartLibvirt, Cut, Join, Slow, Fill, Free, KillQEMU, Lose}
+
+// mends is what puts right what an action breaks.
+var mends = map[Action]Action{KillAgent: StartAgent, KillLibvirt: StartLibvirt, Cut: Join, Fill: Free}
 
 // Request tells whether the action begins an operation.
 func (a Action) Request() bool {
@@ -138,7 +144,8 @@ type Trigger struct {
 // Moment is a kind of trigger.
 type Moment string
 
-// Moments. The last three are seen from outside, with no agent to ask.
+// Moments. The last ones are seen from outside, with no agent to ask. The two of the handover last until what waits for
+// them is done.
 const (
 	Begun   Moment = "begun"   // the operation is journalled
 	Connect Moment = "connect" // the migration's phase of that name, or a later one
@@ -150,16 +157,21 @@ const (
 	Memory  Moment = "memory"  // disks have been copied, memory moves
 	Ended   Moment = "ended"
 
-	AtOnce Moment = "at once"
-	Blocks Moment = "blocks" // the instance's guest wrote N more, wherever
-	Moved  Moment = "moved"  // the instance's guest writes on the host where it did not
+	AtOnce   Moment = "at once"
+	Blocks   Moment = "blocks"   // the instance's guest wrote N more, wherever
+	Handover Moment = "handover" // all has moved, and nobody has told the destination yet that it may start the guest
+	Started  Moment = "started"  // the destination has started the guest, and the source has not heard of it yet
+	Moved    Moment = "moved"    // the instance's guest writes on the host where it did not
 )
 
 // Moments are all there are.
-var Moments = []Moment{Begun, Connect, Prepare, Perform, Commit, Clean, Percent, Memory, Ended, AtOnce, Blocks, Moved}
+var Moments = []Moment{Begun, Connect, Prepare, Perform, Commit, Clean, Percent, Memory, Ended, AtOnce, Blocks, Handover, Started, Moved}
 
 // Outside tells whether the moment is seen without an agent.
-func (m Moment) Outside() bool { return m == AtOnce || m == Blocks || m == Moved }
+func (m Moment) Outside() bool { return m == AtOnce || m == Blocks || m == Moved || m.Held() }
+
+// Held tells whether the moment lasts for as long as somebody wants it to.
+func (m Moment) Held() bool { return m == Handover || m == Started }
 
 // String is the trigger in a few words.
 func (t Trigger) String() string {

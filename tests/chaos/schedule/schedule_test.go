@@ -75,6 +75,40 @@ func TestEverythingOccurs(t *testing.T) {
 	}
 }
 
+// The seeds that are run when nothing is said: each action and each moment is had often, and faults where both sides have
+// to agree on what is so.
+func TestTwoHundredSeedsHaveEnoughOfEach(t *testing.T) {
+	actions, moments, between := map[schedule.Action]int{}, map[schedule.Moment]int{}, map[schedule.Action]int{}
+	for seed := range uint64(200) {
+		s := schedule.Generate(seed + 1)
+		if len(s.Acts) > 14 {
+			t.Errorf("a long story:\n%s", s)
+		}
+		for _, a := range s.Acts {
+			actions[a.Do]++
+			moments[a.When.Moment]++
+			if a.When.Moment.Held() {
+				between[a.Do]++
+			}
+		}
+	}
+	for _, a := range schedule.Actions {
+		if actions[a] < 20 {
+			t.Errorf("%q occurs %d times", a, actions[a])
+		}
+	}
+	for _, m := range schedule.Moments {
+		if moments[m] < 15 || m.Held() && moments[m] < 50 {
+			t.Errorf("%q occurs %d times", m, moments[m])
+		}
+	}
+	for _, a := range []schedule.Action{schedule.Cancel, schedule.Stop, schedule.Rebuild, schedule.KillAgent, schedule.KillLibvirt, schedule.KillQEMU, schedule.Cut, schedule.Lose} {
+		if between[a] < 7 {
+			t.Errorf("%q occurs %d times while a guest is handed over", a, between[a])
+		}
+	}
+}
+
 func TestDrivesAreNotWritten(t *testing.T) {
 	i := schedule.Instance{Disks: []schedule.Disk{{Target: "vda", Stands: schedule.Alone}, {Target: "sdb", Stands: schedule.CDROM}, {Target: "vdc", Stands: schedule.Shared}}}
 	got := map[string]string{}
@@ -109,6 +143,8 @@ func TestIllegalSchedules(t *testing.T) {
 		"a stop has no such phase":    {{Do: schedule.Stop, Label: "s1", Instance: "i1", When: now}, {Do: schedule.Cut, Host: "a", When: schedule.Trigger{Moment: schedule.Commit, Of: "s1"}}},
 		"a pool that cannot be full":  {moves, {Do: schedule.Fill, Of: "m1", When: now}},
 		"freed where nothing is full": {{Do: schedule.Free, When: now}},
+		"lost when nothing is said":   {moves, {Do: schedule.Lose, Of: "m1", When: now}},
+		"no migration's qemu":         {{Do: schedule.KillQEMU, Of: "m1", Option: "source", When: now}},
 	} {
 		s := schedule.Schedule{Instances: []schedule.Instance{one}, Acts: acts}
 		if err := s.Legal(); err == nil {

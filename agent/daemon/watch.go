@@ -51,6 +51,8 @@ type stats struct {
 
 func (s stats) Up() bool { return s.hv.Up() }
 
+func (s stats) Handles() int64 { return s.hv.Handles() }
+
 func (s stats) Stats(ctx context.Context) ([]metrics.Stat, error) {
 	all, err := s.hv.Stats(ctx)
 	if err != nil {

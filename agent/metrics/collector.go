@@ -60,7 +60,9 @@ func (m *Metrics) Collector(source Source, o CollectorOptions) *Collector {
 			return 1
 		}
 		return 0
-	}))
+	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: namespace, Name: "libvirt_handles", Help: "Objects of libvirt, connections included, that the agent has not freed. A few connections stay.",
+	}, func() float64 { return float64(source.Handles()) }))
 	return c
 }
 

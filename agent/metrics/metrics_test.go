@@ -33,6 +33,7 @@ type source struct {
 
 func (s *source) Stats(ctx context.Context) ([]metrics.Stat, error) { return s.stats(ctx) }
 func (s *source) Up() bool                                          { return s.up }
+func (s *source) Handles() int64                                    { return 3 }
 
 func instances() []metrics.Stat {
 	return []metrics.Stat{
@@ -198,6 +199,7 @@ func TestContract(t *testing.T) {
 		`wherry_instance_state{state="running",uuid="11111111-1111-1111-1111-111111111111"} 1`,
 		`wherry_instance_cpu_seconds_total{uuid="11111111-1111-1111-1111-111111111111"} 2.5`,
 		`wherry_libvirt_up 1`,
+		`wherry_libvirt_handles 3`,
 		`wherry_http_requests_total{method="GET",route="/v1/instances/:name",status="200"} 1`,
 		`go_goroutines`, `process_resident_memory_bytes`,
 	} {

@@ -13,6 +13,9 @@ type Source interface {
 	// Up tells whether libvirt is connected. It is called at every scrape and
 	// must answer from memory.
 	Up() bool
+	// Handles is how many of libvirt's objects and connections are not freed. It
+	// answers as Up does.
+	Handles() int64
 }
 
 // Stat is what one instance has used. Counters are since it started.

@@ -42,7 +42,7 @@ var (
 		Disks: []api.IncomingPlace{{Target: "vda", Path: "/images/vm1.qcow2", Format: "qcow2"}},
 	}
 	aHost     = api.Host{Name: "a", UUID: aUUID, Pools: []api.Pool{{Name: "default", Type: "dir", Active: true}}, Counts: map[string]int{"running": 1}}
-	aWidth    = api.Bandwidth{Bandwidth: 1 << 30, Shares: []api.BandwidthShare{{Operation: "op1", Bandwidth: 1 << 29}}}
+	aWidth    = api.Bandwidth{Bandwidth: 1 << 30, Source: api.BandwidthConfigured, Configured: 1 << 30, Shares: []api.BandwidthShare{{Operation: "op1", Bandwidth: 1 << 29}}}
 	aPolicy   = api.StopPolicy{Priority: -10, Timeout: api.Duration(90 * time.Second), Action: api.StopForce}
 	aHook     = api.HookRequest{Name: "vm1", UUID: aUUID, Operation: "release", Reason: "shutdown", Called: api.Duration(90 * time.Second)}
 	aShutdown = api.Shutdown{Running: true, Operation: "01JD7ZK3M8", Result: &api.ShutdownResult{By: "agent", Began: aTime, Deadline: aTime,
@@ -216,7 +216,11 @@ func everyCall(a *agent, s *seen) []struct {
 	a.hosts = fakeHosts{
 		HostFn:  func(context.Context) (api.Host, error) { s.note(); return aHost, nil },
 		WidthFn: func(context.Context) (api.Bandwidth, error) { s.note("bandwidth"); return aWidth, nil },
-		SetFn:   func(_ context.Context, bytes int64) (api.Bandwidth, error) { s.note(bytes); return aWidth, nil },
+		SetFn: func(_ context.Context, bytes int64, by string) (api.Bandwidth, error) {
+			s.note(bytes, by)
+			return aWidth, nil
+		},
+		ResetFn: func(context.Context) (api.Bandwidth, error) { s.note("reset"); return aWidth, nil },
 		ReadyFn: func(context.Context) error { s.note("ready"); return nil },
 	}
 	a.leftovers = fakeLeftovers{
@@ -262,7 +266,8 @@ func everyCall(a *agent, s *seen) []struct {
 	return []row{
 		{"GET /v1/host", func(x ctx, c cl) (any, error) { return c.Host(x) }, nil, aHost},
 		{"GET /v1/host/bandwidth", func(x ctx, c cl) (any, error) { return c.Bandwidth(x) }, []any{"bandwidth"}, aWidth},
-		{"PUT /v1/host/bandwidth", func(x ctx, c cl) (any, error) { return c.SetBandwidth(x, 0) }, []any{int64(0)}, aWidth},
+		{"PUT /v1/host/bandwidth", func(x ctx, c cl) (any, error) { return c.SetBandwidth(x, 0) }, []any{int64(0), "local"}, aWidth},
+		{"DELETE /v1/host/bandwidth", func(x ctx, c cl) (any, error) { return c.ResetBandwidth(x) }, []any{"reset"}, aWidth},
 		{"GET /v1/host/shutdown", func(x ctx, c cl) (any, error) { return c.ShutdownStatus(x) }, []any{"status"}, aShutdown},
 		{"POST /v1/host/shutdown", func(x ctx, c cl) (any, error) { return c.Shutdown(x, shutdown, "k8") }, []any{shutdown, "k8"}, anOp},
 		{"POST /v1/host/hook", func(x ctx, c cl) (any, error) { return nil, c.Hook(x, aHook) }, []any{aHook}, nil},

@@ -188,16 +188,18 @@ func (f *fakeTargets) Modify(ctx context.Context, r api.TargetsRequest) (api.Tar
 type fakeHosts struct {
 	HostFn  func(ctx context.Context) (api.Host, error)
 	WidthFn func(ctx context.Context) (api.Bandwidth, error)
-	SetFn   func(ctx context.Context, bytes int64) (api.Bandwidth, error)
+	SetFn   func(ctx context.Context, bytes int64, by string) (api.Bandwidth, error)
+	ResetFn func(ctx context.Context) (api.Bandwidth, error)
 	ReadyFn func(ctx context.Context) error
 }
 
 func (f *fakeHosts) Bandwidth(ctx context.Context) (api.Bandwidth, error) { return f.WidthFn(ctx) }
-func (f *fakeHosts) SetBandwidth(ctx context.Context, bytes int64) (api.Bandwidth, error) {
-	return f.SetFn(ctx, bytes)
+func (f *fakeHosts) SetBandwidth(ctx context.Context, bytes int64, by string) (api.Bandwidth, error) {
+	return f.SetFn(ctx, bytes, by)
 }
-func (f *fakeHosts) Host(ctx context.Context) (api.Host, error) { return f.HostFn(ctx) }
-func (f *fakeHosts) Ready(ctx context.Context) error            { return f.ReadyFn(ctx) }
+func (f *fakeHosts) ResetBandwidth(ctx context.Context) (api.Bandwidth, error) { return f.ResetFn(ctx) }
+func (f *fakeHosts) Host(ctx context.Context) (api.Host, error)                { return f.HostFn(ctx) }
+func (f *fakeHosts) Ready(ctx context.Context) error                           { return f.ReadyFn(ctx) }
 
 type fakeShutdowns struct {
 	ShutdownFn func(ctx context.Context, r api.ShutdownRequest, k api.Idempotency) (api.Operation, error)

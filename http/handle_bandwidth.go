@@ -12,8 +12,22 @@ func (s *Server) setBandwidth(c *call) error {
 	if err != nil {
 		return err
 	}
-	b, err := s.opts.Hosts.SetBandwidth(c.ctx(), *r.Bandwidth)
+	b, err := s.opts.Hosts.SetBandwidth(c.ctx(), *r.Bandwidth, c.caller())
 	return answer(c, b, err)
+}
+
+func (s *Server) resetBandwidth(c *call) error {
+	if err := noBody(c); err != nil {
+		return err
+	}
+	b, err := s.opts.Hosts.ResetBandwidth(c.ctx())
+	return answer(c, b, err)
+}
+
+// caller names who asks, as the log does.
+func (c *call) caller() string {
+	name, _ := c.Get(keyCaller).(string)
+	return name
 }
 
 func checkBandwidth(r api.BandwidthRequest) (f faults) {

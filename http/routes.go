@@ -30,6 +30,7 @@ func (s *Server) routes() []route {
 		route{get, "/v1/host", s.host, false, nil},
 		route{get, "/v1/host/bandwidth", s.bandwidth, false, nil},
 		route{http.MethodPut, "/v1/host/bandwidth", s.setBandwidth, false, nil},
+		route{del, "/v1/host/bandwidth", s.resetBandwidth, false, nil},
 		route{get, "/v1/host/shutdown", s.shutdownStatus, false, nil},
 		route{post, "/v1/host/shutdown", s.shutdown, false, nil},
 		route{post, "/v1/host/hook", s.hook, false, nil},

@@ -135,9 +135,11 @@ type Targets interface {
 type Hosts interface {
 	Host(ctx context.Context) (api.Host, error)
 	// Bandwidth gives what its migrations may send together, and SetBandwidth
-	// changes it, in bytes per second; 0 = no limit.
+	// changes it, in bytes per second; 0 = no limit; by names who asks.
+	// ResetBandwidth goes back to what is configured.
 	Bandwidth(ctx context.Context) (api.Bandwidth, error)
-	SetBandwidth(ctx context.Context, bytes int64) (api.Bandwidth, error)
+	SetBandwidth(ctx context.Context, bytes int64, by string) (api.Bandwidth, error)
+	ResetBandwidth(ctx context.Context) (api.Bandwidth, error)
 	// Ready returns why the host cannot work just now, such as "libvirt-down".
 	Ready(ctx context.Context) error
 }

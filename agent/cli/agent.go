@@ -99,5 +99,6 @@ type hostCalls interface {
 	Host(ctx context.Context) (api.Host, error)
 	Bandwidth(ctx context.Context) (api.Bandwidth, error)
 	SetBandwidth(ctx context.Context, bytes int64) (api.Bandwidth, error)
+	ResetBandwidth(ctx context.Context) (api.Bandwidth, error)
 	ModifyTargets(ctx context.Context, r api.TargetsRequest) (api.TargetsResponse, error)
 }

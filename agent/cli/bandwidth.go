@@ -12,26 +12,33 @@ import (
 )
 
 func (a *app) bandwidthCommand() *cobra.Command {
-	return &cobra.Command{
+	var reset bool
+	cmd := &cobra.Command{
 		Use:   "bandwidth [SIZE]",
 		Short: "Show or change what all migrations from the host may send together",
 		Long: `Show what all migrations from the host may send together, in bytes per second,
 and which share each has; or change it, for those that run too. 0 is no limit.
-It lasts until the agent is restarted: what is to stay belongs into its
+What is set outlives restarts of the agent, until --reset goes back to its
 configuration (migration.host_bandwidth).`,
-		Example: "  wherry bandwidth 200MiB\n  wherry bandwidth 0",
+		Example: "  wherry bandwidth 200MiB\n  wherry bandwidth 0\n  wherry bandwidth --reset",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			change := len(args) == 1
 			var size sizeFlag
-			if change {
+			switch {
+			case change && reset:
+				return usagef(cmd, "bandwidth: a size and --reset exclude each other")
+			case change:
 				if err := size.Set(args[0]); err != nil {
 					return usagef(cmd, "bandwidth: %w", err)
 				}
 			}
 			return a.withAgent(func(ctx context.Context, g agent, _ []string) error {
 				show := g.Bandwidth
-				if change {
+				switch {
+				case reset:
+					show = g.ResetBandwidth
+				case change:
 					show = func(ctx context.Context) (api.Bandwidth, error) { return g.SetBandwidth(ctx, int64(size)) }
 				}
 				b, err := show(ctx)
@@ -42,13 +49,23 @@ configuration (migration.host_bandwidth).`,
 			})(cmd, args)
 		},
 	}
+	cmd.Flags().BoolVar(&reset, "reset", false, "go back to what is configured")
+	return cmd
 }
 
 func bandwidthText(w io.Writer, b api.Bandwidth) {
-	fmt.Fprintf(w, "all migrations from this host: %s\n", limitText(b.Bandwidth))
+	fmt.Fprintf(w, "all migrations from this host: %s, %s\n", limitText(b.Bandwidth), originText(b))
 	for _, s := range b.Shares {
 		fmt.Fprintf(w, "  %s  %s\n", s.Operation, limitText(s.Bandwidth))
 	}
+}
+
+// originText says where the limit comes from.
+func originText(b api.Bandwidth) string {
+	if b.Source != api.BandwidthSet || b.SetAt == nil {
+		return "as configured"
+	}
+	return fmt.Sprintf("set by %s at %s; configured: %s", b.SetBy, timeText(*b.SetAt), limitText(b.Configured))
 }
 
 func limitText(bytes int64) string {

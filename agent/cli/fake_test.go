@@ -178,11 +178,15 @@ func (fakeHost) Host(context.Context) (api.Host, error) { return api.Host{Name: 
 func (fakeHost) Ready(context.Context) error            { return nil }
 
 func (fakeHost) Bandwidth(context.Context) (api.Bandwidth, error) {
-	return api.Bandwidth{Bandwidth: 200 << 20, Shares: []api.BandwidthShare{{Operation: "op-vm1", Bandwidth: 120 << 20}, {Operation: "op-vm2", Bandwidth: 80 << 20}}}, nil
+	return api.Bandwidth{Bandwidth: 200 << 20, Source: api.BandwidthConfigured, Configured: 200 << 20, Shares: []api.BandwidthShare{{Operation: "op-vm1", Bandwidth: 120 << 20}, {Operation: "op-vm2", Bandwidth: 80 << 20}}}, nil
 }
 
-func (fakeHost) SetBandwidth(_ context.Context, bytes int64) (api.Bandwidth, error) {
-	return api.Bandwidth{Bandwidth: bytes, Shares: []api.BandwidthShare{}}, nil
+func (fakeHost) SetBandwidth(_ context.Context, bytes int64, by string) (api.Bandwidth, error) {
+	return api.Bandwidth{Bandwidth: bytes, Source: api.BandwidthSet, SetBy: by, SetAt: &created, Configured: 200 << 20, Shares: []api.BandwidthShare{}}, nil
+}
+
+func (fakeHost) ResetBandwidth(context.Context) (api.Bandwidth, error) {
+	return api.Bandwidth{Bandwidth: 200 << 20, Source: api.BandwidthConfigured, Configured: 200 << 20, Shares: []api.BandwidthShare{}}, nil
 }
 
 // fakeIncoming is never called: the command line is no peer.

@@ -115,7 +115,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	server, err := http.New(http.Options{
 		Instances: s.instances, Actions: gatedActions{s.instances, s.drain.Refuse, d.starts}, Migrations: gatedMigrations{s.migrations, s.drain.Refuse}, Rebuilds: s.rebuilds,
 		Incoming: gatedIncoming{s.incoming, s.drain.Refuse}, Operations: operations{d.ops, s.migrations, s.incoming}, Shutdowns: shutdowns{s.drain, s.listener, s.instances}, Leftovers: d.leftovers(s),
-		Templates: s.templates, Targets: s.targets, Hosts: hosts{s.host, s.budget, d.log}, Log: d.log.With("part", "http"),
+		Templates: s.templates, Targets: s.targets, Hosts: hosts{s.host, s.budget, time.Now, d.log}, Log: d.log.With("part", "http"),
 		Senders: d.config.Templates.Senders, Sent: d.metrics.SyncSent,
 		Metrics: d.metrics.Handler(), Version: d.version, Observe: d.metrics.HTTP,
 	})

@@ -34,7 +34,7 @@ import (
 // services are the agent's answers to its callers.
 type services struct {
 	host       *host.Service
-	budget     *budget.Budget // of migrations from this host
+	budget     *budget.Kept // of migrations from this host
 	instances  *instance.Service
 	migrations *migrate.Service
 	rebuilds   *rebuild.Service
@@ -78,9 +78,11 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		Targets: s.targets, Observer: d.metrics, Records: d.records, Operations: d.ops, Runner: d.runner,
 		Log: d.log.With("part", "instance"), Now: now, DefaultPool: c.Templates.Pool, Refuse: s.drain.Refuse})
 	line := queue.New(c.Migration.MaxOutgoing)
-	s.budget = budget.New(c.Migration.HostBandwidth)
+	if s.budget, err = budget.Open(d.store, c.Migration.HostBandwidth); err != nil {
+		d.log.Error("the bandwidth of migrations is as configured, whatever was set", "error", err)
+	}
 	s.migrations = migrate.New(migrate.Options{Hypervisor: d.hv, Mover: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
-		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Line: line, Budget: s.budget, Runs: process.Finder{}.Runs, Dial: d.peers.migration, Observer: d.metrics,
+		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Line: line, Budget: s.budget.Budget, Runs: process.Finder{}.Runs, Dial: d.peers.migration, Observer: d.metrics,
 		Log: d.log.With("part", "migrate"), Now: now, SelfURL: d.selfURL(), TLS: c.Migration.TLS, Timeout: c.Migration.Timeout,
 		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease})
 	s.rebuilds = rebuild.New(rebuild.Options{Hypervisor: d.hv, Definer: d.hv, Power: s.instances, Templates: s.templates, Bases: s.templates,

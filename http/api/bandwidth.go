@@ -1,12 +1,24 @@
 package api
 
+import "time"
+
 // Bandwidth is what the migrations from a host may send together, in bytes per
-// second; 0 = no limit. It lasts until the agent is restarted, which goes back
-// to its configuration.
+// second; 0 = no limit. What was set outlives restarts of the agent, until it is
+// reset to what is configured.
 type Bandwidth struct {
-	Bandwidth int64            `json:"bandwidth"`
-	Shares    []BandwidthShare `json:"shares"`
+	Bandwidth  int64            `json:"bandwidth"`
+	Source     string           `json:"source"`           // config or set
+	SetBy      string           `json:"set_by,omitempty"` // the certificate's common name, or local
+	SetAt      *time.Time       `json:"set_at,omitempty"`
+	Configured int64            `json:"configured"` // bytes per second; 0 = no limit
+	Shares     []BandwidthShare `json:"shares"`
 }
+
+// Sources of a bandwidth.
+const (
+	BandwidthConfigured = "config"
+	BandwidthSet        = "set"
+)
 
 // BandwidthShare is what one running migration has of it.
 type BandwidthShare struct {

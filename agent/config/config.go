@@ -74,6 +74,9 @@ type Migration struct {
 	Bandwidth     int64         `mapstructure:"bandwidth"`      // bytes per second for each stream; 0 = no limit
 	HostBandwidth int64         `mapstructure:"host_bandwidth"` // bytes per second for all migrations from this host together; 0 = no limit
 	Lease         time.Duration `mapstructure:"lease"`          // of a reservation whose source is silent
+	// How long both hosts are asked where an instance is, after a migration that
+	// ended unclearly, before a person is.
+	DecisionTimeout time.Duration `mapstructure:"decision_timeout"`
 }
 
 // Pool tells which physical storage a libvirt pool is, where the agent cannot
@@ -150,6 +153,8 @@ func Default() Config {
 			MaxOutgoing:  2,
 			MaxIncoming:  2,
 			Lease:        60 * time.Second,
+
+			DecisionTimeout: 2 * time.Minute,
 		},
 		Peers: []string{},
 		Pools: []Pool{},

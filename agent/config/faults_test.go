@@ -56,6 +56,7 @@ func TestFaults(t *testing.T) {
 		{"nothing may arrive", "migration: {max_incoming: -1}", []string{"migration.max_incoming"}},
 		{"less than nothing for all", "migration: {host_bandwidth: -1}", []string{"migration.host_bandwidth"}},
 		{"no downtime", "migration: {max_downtime: -1s}", []string{"migration.max_downtime"}},
+		{"no time to find out", "migration: {decision_timeout: 1s}", []string{"migration.decision_timeout", "10s"}},
 		{"short lease", "migration: {lease: 1s}", []string{"migration.lease", "10s"}},
 		{"peer without scheme", "peers: [hostb]", []string{"peers[0]", "hostb"}},
 		{"peer in plain text", "peers: ['https://b', 'http://c']", []string{"peers[1]", "https"}},

@@ -102,6 +102,10 @@ func (c Config) validateMigration(f *faults) {
 	if m.Lease < 10*time.Second {
 		f.add("migration.lease", "%s is less than 10s", m.Lease)
 	}
+	// One look at a host that does not answer takes five seconds.
+	if m.DecisionTimeout < 10*time.Second {
+		f.add("migration.decision_timeout", "%s is less than 10s", m.DecisionTimeout)
+	}
 }
 
 func (c Config) validatePeers(f *faults) {

@@ -123,6 +123,9 @@ type Options struct {
 	MaxDowntime  time.Duration // unless the request says; 0 = QEMU's own
 	Bandwidth    int64         // bytes per second for each stream, unless the request says; 0 = none
 	Lease        time.Duration // of the destination's reservation
+	// DecisionTimeout is how long both hosts are asked where an instance is,
+	// before a person is; 0 = two minutes.
+	DecisionTimeout time.Duration
 }
 
 // Service plans and carries out migrations from this host.

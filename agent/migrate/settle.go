@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,14 +13,15 @@ import (
 	"github.com/wherry-kvm/wherry/hypervisor"
 )
 
-// settlePatience is how long both hosts are asked before a person is.
-const settlePatience = 2 * time.Minute
+// decisionTimeout is how long both hosts are asked before a person is, where
+// the options do not say: longer than an agent or a libvirt takes to come back.
+const decisionTimeout = 2 * time.Minute
 
 // settle asks both hosts where the instance is until they give a clear answer.
 // A copy here that must not run meanwhile is paused, and runs again when the
 // answer is that it is the one to go on.
 func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
-	deadline := m.Now().Add(settlePatience)
+	deadline := m.Now().Add(cmp.Or(m.DecisionTimeout, decisionTimeout))
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {

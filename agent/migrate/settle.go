@@ -24,21 +24,28 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 	deadline := m.Now().Add(cmp.Or(m.DecisionTimeout, decisionTimeout))
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
+	judged := func(src, dst Side) Judgement {
+		return Judge(Situation{Source: src, Destination: dst, Journal: m.state.journal(), Patient: m.Now().Before(deadline)})
+	}
 	for {
-		src, dst := m.sides(ctx)
-		judge := func() Judgement {
-			return Judge(Situation{Source: src, Destination: dst, Journal: m.state.journal(), Patient: m.Now().Before(deadline)})
+		// The destination may take long to answer. A copy that must not run for as
+		// long as it does not is paused before it is asked.
+		if judged(m.sourceSide(ctx), Side{State: unknown}).Halt {
+			m.halt(ctx)
 		}
-		j := judge()
+		src, dst := m.sides(ctx)
+		j := judged(src, dst)
 		if j.Halt {
 			m.halt(ctx)
 			src = m.sourceSide(ctx)
-			j = judge()
+			j = judged(src, dst)
 		}
 		verdict, why := j.Verdict, j.Why
 		if verdict == KeepSource && src.Halted && src.State == "paused" {
 			if err := m.Power.Resume(ctx, m.ref.Name); err != nil {
 				verdict, why = Undecided, fmt.Sprintf("%s, where the agent paused it and cannot resume it: %v", why, err)
+			} else {
+				why = runsAtSource // again: that it was paused says nothing of where it is now
 			}
 		}
 		if verdict != Wait {

@@ -72,6 +72,33 @@ func TestHoldsStillWhileTheDestinationIsSilent(t *testing.T) {
 	}
 }
 
+// A destination that takes its time to answer: the copy that may be a second one
+// does not run meanwhile. That it is whole and runs is what is said at last.
+func TestPausedBeforeTheDestinationIsAsked(t *testing.T) {
+	w := newWorld(t)
+	asked := false
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		w.libvirt.sent = true
+		w.peer.mu.Lock()
+		defer w.peer.mu.Unlock()
+		w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+			if !asked && w.libvirt.state("vm") != hypervisor.Paused {
+				t.Errorf("it is %q while the destination is asked; want it paused", w.libvirt.state("vm"))
+			}
+			asked = true
+			return in, nil
+		}
+		return errors.New("connection reset")
+	}
+	p := w.fails(api.MigrateRequest{}, api.StatusFailed, "migration-failed", "perform")
+	if got := w.libvirt.state("vm"); got != hypervisor.Running || !asked {
+		t.Errorf("the instance is %q, the destination was asked: %v; want it to run on", got, asked)
+	}
+	if strings.Contains(p.Hint, "paused") {
+		t.Errorf("hint %q; want where it is now", p.Hint)
+	}
+}
+
 // The same, and the destination had started it.
 func TestTwoCopiesOneOfThemPaused(t *testing.T) {
 	w := newWorld(t)

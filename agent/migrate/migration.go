@@ -26,6 +26,8 @@ type migration struct {
 	in    Input
 	state state
 
+	// unreachable: the destination did not answer when something was to be taken back.
+	unreachable error
 	// id is the operation's while op is not known.
 	id string
 	// heard is the destination's last answer, and when it came; lost: it was

@@ -55,6 +55,7 @@ const (
 // What is said of an instance that goes on where it was.
 const (
 	runsAtSource      = "it runs at the source"
+	hasShutDown       = "it has shut down at the source"
 	runsAtSourceAlone = "it runs at the source and no migration is under way; the destination does not answer"
 )
 
@@ -122,7 +123,7 @@ var table = []row{
 	// Libvirt defines it there, and forgets it here, only once it has moved.
 	{name: "moved, and shut down since", fits: func(s, d Side) bool { return s.State == "" && d.State == "shutoff" }, verdict: KeepDestination, why: "it has shut down at the destination"},
 	{name: "moved, paused", fits: func(s, d Side) bool { return s.gone() && d.paused() }, verdict: KeepDestination, why: "it is paused at the destination and gone from the source"},
-	{name: "shut down at the source", fits: func(s, d Side) bool { return s.State == "shutoff" && d.State == "" }, verdict: KeepSource, why: "it has shut down at the source"},
+	{name: "shut down at the source", fits: func(s, d Side) bool { return s.State == "shutoff" && d.State == "" }, verdict: KeepSource, why: hasShutDown},
 	// It may have moved and gone down there: its last writes are there then.
 	{name: "shut down on both", fits: func(s, d Side) bool { return s.State == "shutoff" && d.State == "shutoff" }, passes: true, why: "it is shut off on both hosts"},
 	{name: "on neither", fits: func(s, d Side) bool { return s.gone() && d.gone() }, passes: true, why: "it is on neither host"},

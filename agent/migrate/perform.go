@@ -111,6 +111,11 @@ func (m *migration) moveProblem(err error, where string) error {
 		code = "peer-lost" // which is why, whoever noticed it first
 		hint = "the instance has run on at the source, untouched. The destination takes back by itself what it made, when its lease runs out"
 	}
+	if where == hasShutDown && code != "cancelled" {
+		// Whatever libvirt makes of it: there was nobody left to move.
+		return api.NewProblem("instance-ended", "%s while it was being moved: %w", hasShutDown, err).
+			WithHint("nothing has moved: it is off, with its disks as it left them; start it, and ask again")
+	}
 	if p, ok := errors.AsType[*api.Problem](err); ok && p.Code == volumeLost {
 		return p.WithHint("%s; find out who removes files from the destination's pool, and ask again", hint)
 	}

@@ -224,18 +224,20 @@ func TestFailingPhases(t *testing.T) {
 }
 
 // A destination that does not answer takes back by itself what it made: nobody
-// waits for it.
+// waits for it, and it is asked once though there are two things to take back.
 func TestUndoOfAnUnreachablePeer(t *testing.T) {
 	w := newWorld(t)
 	w.peer.reserve = func(context.Context, api.Incoming) (api.Incoming, error) {
 		return api.Incoming{}, api.NewProblem("peer-unreachable", "no route to host")
 	}
+	asked := 0
 	w.peer.renew = func(api.Incoming) (api.Incoming, error) {
+		asked++
 		return api.Incoming{}, api.NewProblem("peer-unreachable", "no route to host")
 	}
-	op := w.migrated(api.MigrateRequest{})
-	if op.Status != api.StatusFailed || op.Error.Code != "peer-unreachable" || w.peer.removed != 0 {
-		t.Errorf("operation %s, %+v; removed %d times", op.Status, op.Error, w.peer.removed)
+	op := w.migrated(onTarget())
+	if op.Status != api.StatusFailed || op.Error.Code != "peer-unreachable" || w.peer.removed != 0 || asked != 1 {
+		t.Errorf("operation %s, %+v; removed %d times, asked %d times", op.Status, op.Error, w.peer.removed, asked)
 	}
 	last := op.Steps[len(op.Steps)-1]
 	if last.Status != "failed" || !strings.Contains(last.Detail, "by itself") {
@@ -323,6 +325,32 @@ func TestCancel(t *testing.T) {
 	w.failed(w.ended(op.ID), api.StatusCancelled, "cancelled", "perform")
 	if !slices.Equal(w.observer.results, []string{api.StatusCancelled}) {
 		t.Errorf("observed %v", w.observer.results)
+	}
+}
+
+// A guest that ends on its way is not the migration's failure: that is said, and
+// the destination is as it was.
+func TestInstanceEndsOnItsWay(t *testing.T) {
+	for name, end := range map[string]func(context.Context) error{
+		"libvirt says so": func(context.Context) error { return errors.New("domain is not running") },
+		"it takes libvirt long": func(ctx context.Context) error {
+			<-ctx.Done()
+			return fmt.Errorf("%w: %w", hypervisor.ErrAborted, context.Cause(ctx))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.mover.migrate = func(ctx context.Context, _ hypervisor.MigrateParams) error {
+				d := w.instance.Domain
+				d.State = "shutoff"
+				w.libvirt.set(d)
+				return end(ctx)
+			}
+			p := w.fails(api.MigrateRequest{Timeout: api.Duration(100 * time.Millisecond)}, api.StatusFailed, "instance-ended", "perform")
+			if !strings.Contains(p.Detail, "has shut down at the source") || !strings.Contains(p.Hint, "start it") {
+				t.Errorf("problem %+v", p)
+			}
+		})
 	}
 }
 

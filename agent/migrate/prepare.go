@@ -66,14 +66,20 @@ const reachDeadline = 3 * time.Second
 // reach finds out soon whether the destination answers at all. Where it does
 // not, waiting for it only keeps the instance locked: its lease runs out there,
 // and it takes back by itself what it made.
+//
+// One that did not is not asked again: that would double the wait.
 func (m *migration) reach(ctx context.Context) error {
+	if m.unreachable != nil {
+		return m.unreachable
+	}
 	ctx, cancel := context.WithTimeout(ctx, reachDeadline)
 	defer cancel()
 	_, err := m.peer.Renew(ctx, m.op.ID())
 	if err == nil || api.CodeOf(err) != "peer-unreachable" {
 		return nil
 	}
-	return fmt.Errorf("the destination does not answer; it takes back by itself what it made, at the latest %s after it last heard of the migration: %w", m.Lease, err)
+	m.unreachable = fmt.Errorf("the destination does not answer; it takes back by itself what it made, at the latest %s after it last heard of the migration: %w", m.Lease, err)
+	return m.unreachable
 }
 
 // reservation says what the destination is to make.

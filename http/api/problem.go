@@ -85,6 +85,7 @@ var titles = map[string]struct {
 	"peer-unreachable":     {502, "The peer cannot be reached"},
 	"libvirt-failed":       {502, "Libvirt failed"},
 	"migration-failed":     {502, "The migration failed"},
+	"instance-ended":       {409, "The instance has ended meanwhile"},
 	"volume-lost":          {409, "A volume of the migration is gone"},
 	"stalled":              {504, "No progress within the stall timeout"},
 	"peer-lost":            {504, "The peer was lost"},

@@ -91,11 +91,12 @@ bench: deps package ## compare migrations with virsh, downloads with curl, syncs
 
 SEEDS ?= 200
 BASE ?= 1
+LABS ?= 1
 
 .PHONY: chaos
-chaos: deps package ## break what can break while instances move, SEEDS times from BASE on; SEED=17 is that one alone
+chaos: deps package ## break what can break while instances move, SEEDS times from BASE on, on LABS labs; SEED=17 is one alone
 	$(call say,chaos)
-	export WHERRY_LAB_DIR=$${WHERRY_LAB_DIR:-$(CURDIR)/.lab-chaos}; $(GO) run ./tests/chaos -base $(BASE) -seeds $(SEEDS) $(if $(SEED),-seed $(SEED))
+	export WHERRY_LAB_DIR=$${WHERRY_LAB_DIR:-$(CURDIR)/.lab-chaos}; $(GO) run ./tests/chaos -base $(BASE) -seeds $(SEEDS) -labs $(LABS) $(if $(SEED),-seed $(SEED))
 
 .PHONY: lab-up
 lab-up: deps package ## bring up the two hosts of the lab (needs root)

@@ -99,11 +99,20 @@ func TestTwice(t *testing.T) {
 }
 
 func TestHealthy(t *testing.T) {
-	quiet := vitals{goroutines: 50, files: 30}
-	if got := healthy("a", quiet, quiet); len(got) != 0 {
-		t.Errorf("%q", got)
-	}
-	if got := healthy("a", quiet, vitals{goroutines: 500, files: 300}); len(got) != 2 {
-		t.Errorf("%q; want both leaks", got)
+	first := vitals{goroutines: 50, files: 30, handles: 4, clients: 4, since: 1}
+	for name, row := range map[string]struct {
+		now  vitals
+		want int
+	}{
+		"as at first":           {first, 0},
+		"leaks":                 {vitals{goroutines: 70, files: 40, handles: 4, clients: 4, since: 1}, 2},
+		"a handle":              {vitals{goroutines: 50, files: 30, handles: 5, clients: 4, since: 1}, 1},
+		"a connection":          {vitals{goroutines: 50, files: 30, handles: 4, clients: 5, since: 1}, 1},
+		"another process":       {vitals{goroutines: 90, files: 60, handles: 3, clients: 3, since: 2}, 0},
+		"another, and a handle": {vitals{goroutines: 90, files: 60, handles: 9, clients: 4, since: 2}, 1},
+	} {
+		if got := healthy("a", first, row.now); len(got) != row.want {
+			t.Errorf("%s: %q; want %d complaints", name, got, row.want)
+		}
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -117,7 +116,15 @@ func parseFacts(text string) facts {
 }
 
 // vitals are what an agent holds: a leak makes them grow.
-type vitals struct{ goroutines, files int }
+type vitals struct {
+	goroutines, files int
+	handles           int     // objects of libvirt, connections included
+	clients           int     // connections that libvirt has, whoever holds them
+	since             float64 // when the process began: another one has vitals of its own
+}
+
+// clientFields are the words of a line of virt-admin's client-list: id, transport, day, time.
+const clientFields = 4
 
 func (h *host) vitals(ctx context.Context) (vitals, error) {
 	metrics, err := h.api.Metrics(ctx)
@@ -133,10 +140,16 @@ func (h *host) vitals(ctx context.Context) (vitals, error) {
 			v.goroutines = int(number)
 		case "process_open_fds":
 			v.files = int(number)
+		case "wherry_libvirt_handles":
+			v.handles = int(number)
+		case "process_start_time_seconds":
+			v.since = number
 		}
 	}
-	if v.goroutines == 0 || v.files == 0 {
-		return v, errors.New("the agent's metrics lack go_goroutines or process_open_fds")
+	if v.goroutines == 0 || v.files == 0 || v.handles == 0 || v.since == 0 {
+		return v, fmt.Errorf("the agent's metrics say %+v", v)
 	}
-	return v, nil
+	clients, err := h.Exec(ctx, "virt-admin", "-q", "-c", "libvirtd:///system", "client-list", "libvirtd")
+	v.clients = len(strings.Fields(clients)) / clientFields
+	return v, err
 }

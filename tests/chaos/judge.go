@@ -37,6 +37,7 @@ func (p *play) judge(ctx context.Context, out *result) {
 		return
 	}
 	var last scene
+	waits := ""
 	err = harness.Until(within(ctx, tidyTime), "the hosts to be as they should", func(ctx context.Context) error {
 		now, err := p.scene(ctx, stories)
 		if err != nil {
@@ -44,9 +45,13 @@ func (p *play) judge(ctx context.Context, out *result) {
 		}
 		last = now
 		if broken := last.broken(); len(broken) > 0 {
+			if text := strings.Join(broken, "; "); text != waits {
+				waits = text
+				p.journal.note("not yet: %s", text)
+			}
 			return &violations{broken}
 		}
-		return p.vitals(ctx)
+		return nil
 	})
 	if v, ok := errors.AsType[*violations](err); ok {
 		out.broken = append(out.broken, v.each...)
@@ -178,7 +183,11 @@ func (p *play) vitals(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		out = append(out, healthy(h.Name, h.quiet, now)...)
+		if now.since != h.first.since {
+			h.first = now
+		}
+		out = append(out, healthy(h.Name, h.first, now)...)
+		p.journal.note("host %s: %+v", h.Name, now)
 	}
 	if len(out) > 0 {
 		return &violations{out}
@@ -315,7 +324,7 @@ func (p *play) reset(ctx context.Context) error {
 		if broken := s.broken(); len(broken) > 0 {
 			return &violations{broken}
 		}
-		return nil
+		return p.vitals(ctx)
 	})
 }
 

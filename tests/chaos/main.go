@@ -6,14 +6,14 @@
 // the guests find on their disks. A seed that fails prints its schedule and what happened when, keeps the hosts' logs,
 // and says how to have it again; the next one begins on fresh hosts.
 //
-//	go run ./tests/chaos [-base 1] [-seeds 200]   so many seeds, from the first on
-//	go run ./tests/chaos -seed 17                 this one
-//	go run ./tests/chaos -seed 17 -print          what it would do
+//	go run ./tests/chaos [-base 1] [-seeds 200] [-labs 1]   so many seeds, from the first on, on so many labs
+//	go run ./tests/chaos -seed 17                           this one
+//	go run ./tests/chaos -seed 17 -print                    what it would do
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/wherry-kvm/wherry/tests/chaos/schedule"
-	"github.com/wherry-kvm/wherry/tests/harness"
 )
 
 // options are the command line's.
@@ -33,6 +32,7 @@ type options struct {
 	base  uint64
 	seeds uint64
 	logs  string // folder that keeps what failing seeds leave
+	labs  int    // side by side
 	only  bool   // print, and do nothing
 }
 
@@ -41,6 +41,7 @@ func main() {
 	flag.StringVar(&o.seed, "seed", "", "run this seed alone")
 	flag.Uint64Var(&o.base, "base", 1, "the first seed")
 	flag.Uint64Var(&o.seeds, "seeds", 200, "how many")
+	flag.IntVar(&o.labs, "labs", 1, "how many labs work side by side")
 	flag.StringVar(&o.logs, "logs", ".test/chaos", "folder for what failing seeds leave")
 	flag.BoolVar(&o.only, "print", false, "print the schedules and do nothing")
 	flag.Parse()
@@ -70,66 +71,14 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	// The lab is taken down, before and after: it must not be one that somebody works with.
-	if os.Getenv("WHERRY_LAB_DIR") == "" {
-		if err := os.Setenv("WHERRY_LAB_DIR", filepath.Join(filepath.Dir(filepath.Dir(logs)), ".lab-chaos")); err != nil {
-			return err
-		}
-	}
-	t := tally{outcomes: map[string]int{}}
+	// The labs are taken down, before and after: they must not be ones that somebody works with.
+	folder := cmp.Or(os.Getenv("WHERRY_LAB_DIR"), filepath.Join(filepath.Dir(filepath.Dir(logs)), ".lab-chaos"))
+	c := campaign{options: o, logs: logs, tally: tally{outcomes: map[string]int{}}}
 	began := time.Now()
-	err = errors.Join(seeds(ctx, o, logs, &t), takeDown())
-	fmt.Print(t.summary(time.Since(began)))
-	if err == nil && len(t.failed) > 0 {
-		err = fmt.Errorf("%d of %d seeds failed", len(t.failed), t.ran)
+	err = c.all(ctx, folder)
+	fmt.Print(c.tally.summary(time.Since(began)))
+	if err == nil && len(c.tally.failed) > 0 {
+		err = fmt.Errorf("%d of %d seeds failed", len(c.tally.failed), c.tally.ran)
 	}
 	return err
-}
-
-// seeds runs them one after the other. They share a lab until one has failed, or left something to be decided.
-func seeds(ctx context.Context, o options, logs string, t *tally) error {
-	var lab *rig
-	defer func() {
-		if lab != nil {
-			lab.close()
-		}
-	}()
-	for n := range o.seeds {
-		s := schedule.Generate(o.base + n)
-		if err := s.Legal(); err != nil {
-			return fmt.Errorf("%s%w", s, err)
-		}
-		if lab == nil {
-			var err error
-			if lab, err = newRig(ctx); err != nil {
-				return err
-			}
-		}
-		r := lab.play(ctx, s)
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("interrupted in seed %d", s.Seed)
-		}
-		t.add(r)
-		fmt.Println(r.line())
-		if len(r.broken) == 0 && r.undecided == 0 {
-			continue
-		}
-		folder := filepath.Join(logs, fmt.Sprintf("seed-%d", s.Seed))
-		if len(r.broken) > 0 {
-			fmt.Println(r.report(folder))
-		}
-		if err := r.keep(folder); err != nil {
-			fmt.Fprintln(os.Stderr, "chaos: keeping logs:", err)
-		}
-		lab.close()
-		lab = nil
-	}
-	return nil
-}
-
-// takeDown does so though the caller was interrupted.
-func takeDown() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	return harness.Down(ctx)
 }

@@ -51,6 +51,7 @@ func (r *rig) play(ctx context.Context, s schedule.Schedule) *result {
 	if err == nil {
 		err = p.acts(ctx)
 	}
+	out.acted = time.Since(p.journal.began)
 	p.passOn()
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return out // somebody has had enough: the lab is thrown away
@@ -66,6 +67,7 @@ func (r *rig) play(ctx context.Context, s schedule.Schedule) *result {
 		p.judge(ctx, out)
 	}
 	out.late, out.took = p.late, time.Since(p.journal.began)
+	out.booted = p.ready.Sub(p.journal.began)
 	return out
 }
 

@@ -25,7 +25,8 @@ type result struct {
 	decisions int      // that were asked of a person, and given
 	undecided int      // instances of which a person has to choose a copy
 	late      int      // triggers that did not come
-	took      time.Duration
+	// booted, acted and took are when all guests wrote, the last act was done, and all was judged and taken away.
+	booted, acted, took time.Duration
 }
 
 // line is the result in a line.
@@ -38,7 +39,8 @@ func (r *result) line() string {
 	for _, e := range r.ended {
 		counts[e]++
 	}
-	return fmt.Sprintf("seed %-4d %s %5.1fs  %d acts  %s", r.s.Seed, word, r.took.Seconds(), len(r.s.Acts), list(counts))
+	return fmt.Sprintf("seed %-4d %s %5.1fs (%.0f for guests, %.0f for %d acts)  %s", r.s.Seed, word, r.took.Seconds(), r.booted.Seconds(),
+		(r.acted - r.booted).Seconds(), len(r.s.Acts), list(counts))
 }
 
 // list names everything that was counted, the names in order.
@@ -62,12 +64,20 @@ func (r *result) report(logs string) string {
 		r.s, r.journal.text(), strings.Join(r.broken, "\n  "), logs, r.replay())
 }
 
+// write saves the report, which of a seed that has passed tells where its time went.
+func (r *result) write(file, logs string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(r.report(logs)), 0o644)
+}
+
 // keep saves the report and what the hosts know.
 func (r *result) keep(folder string) error {
 	if err := errors.Join(os.RemoveAll(folder), os.MkdirAll(folder, 0o755)); err != nil {
 		return err
 	}
-	errs := []error{os.WriteFile(filepath.Join(folder, "report.txt"), []byte(r.report(folder)), 0o644)}
+	errs := []error{r.write(filepath.Join(folder, "report.txt"), folder)}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, h := range r.rig.hosts() {

@@ -62,7 +62,7 @@ type host struct {
 	servers   []*http.Server
 	gate      *gate
 	templates map[schedule.Stands]string // the path of the copy here
-	quiet     vitals                     // of the agent, while nothing happened
+	first     vitals                     // of the agent, when it first had nothing to do
 	mounts    []string                   // likewise, of the host
 }
 
@@ -82,14 +82,14 @@ func (r *rig) other(h *host) *host {
 	return r.a
 }
 
-// newRig brings up fresh hosts.
-func newRig(ctx context.Context) (*rig, error) {
+// newRig brings up fresh hosts, whose state is in that folder.
+func newRig(ctx context.Context, state string) (*rig, error) {
 	ctx, cancel := context.WithTimeout(ctx, setUpTime)
 	defer cancel()
-	if err := harness.Down(ctx); err != nil {
+	if err := harness.DownIn(ctx, state); err != nil {
 		return nil, err
 	}
-	lab, err := harness.Connect(ctx)
+	lab, err := harness.ConnectIn(ctx, state)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func (r *rig) connect(ctx context.Context) error {
 			return err
 		}
 		h.mounts = f.mounts
-		if h.quiet, err = h.vitals(ctx); err != nil {
+		if h.first, err = h.vitals(ctx); err != nil {
 			return err
 		}
 	}

@@ -67,10 +67,17 @@ func Open(t testing.TB) *Lab {
 }
 
 // Connect is Open for a program that is no test.
-func Connect(ctx context.Context) (*Lab, error) {
+func Connect(ctx context.Context) (*Lab, error) { return connect(ctx, newTransport()) }
+
+// ConnectIn is Connect for the lab whose state is in that folder, whatever WHERRY_LAB_DIR says. Several work side by side.
+func ConnectIn(ctx context.Context, state string) (*Lab, error) {
+	return connect(ctx, newNamespaces(state))
+}
+
+func connect(ctx context.Context, over transport) (*Lab, error) {
 	ctx, cancel := context.WithTimeout(ctx, upTimeout)
 	defer cancel()
-	lab := &Lab{transport: newTransport()}
+	lab := &Lab{transport: over}
 	if err := lab.up(ctx); err != nil {
 		return nil, fmt.Errorf("the lab does not come up: %w", err)
 	}
@@ -81,6 +88,13 @@ func Connect(ctx context.Context) (*Lab, error) {
 // Down takes the lab away, whoever has brought it up; one that is not up is no error. Nothing of a Lab works after.
 func Down(ctx context.Context) error { return newTransport().down(ctx) }
 
+// DownIn is Down for the lab whose state is in that folder.
+func DownIn(ctx context.Context, state string) error { return newNamespaces(state).down(ctx) }
+
+func newNamespaces(state string) namespaces {
+	return namespaces{script: filepath.Join(repository(), "tests/lab/lab"), state: state}
+}
+
 func newTransport() transport {
 	if os.Getenv("WHERRY_LAB") == "vagrant" {
 		return vagrant{repository()}
@@ -89,7 +103,7 @@ func newTransport() transport {
 	if state == "" {
 		state = filepath.Join(repository(), ".lab")
 	}
-	return namespaces{script: filepath.Join(repository(), "tests/lab/lab"), state: state}
+	return newNamespaces(state)
 }
 
 // repository finds the root of this working copy from where this file was compiled.

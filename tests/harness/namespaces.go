@@ -13,7 +13,9 @@ import (
 type namespaces struct{ script, state string }
 
 func (n namespaces) lab(ctx context.Context, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, n.script, args...)
+	cmd := exec.CommandContext(ctx, n.script, args...)
+	cmd.Env = append(os.Environ(), "WHERRY_LAB_DIR="+n.state)
+	return cmd
 }
 
 func (n namespaces) up(ctx context.Context) error {

@@ -7,6 +7,7 @@
 // and says how to have it again; the next one begins on fresh hosts.
 //
 //	go run ./tests/chaos [-base 1] [-seeds 200] [-labs 1]   so many seeds, from the first on, on so many labs
+//	go run ./tests/chaos -sample                            ten in which everything occurs: make test
 //	go run ./tests/chaos -seed 17                           this one
 //	go run ./tests/chaos -seed 17 -print                    what it would do
 package main
@@ -34,6 +35,7 @@ type options struct {
 	logs  string // folder that keeps what failing seeds leave
 	labs  int    // side by side
 	only  bool   // print, and do nothing
+	few   bool   // the sample
 }
 
 func main() {
@@ -43,6 +45,7 @@ func main() {
 	flag.Uint64Var(&o.seeds, "seeds", 200, "how many")
 	flag.IntVar(&o.labs, "labs", 1, "how many labs work side by side")
 	flag.StringVar(&o.logs, "logs", ".test/chaos", "folder for what failing seeds leave")
+	flag.BoolVar(&o.few, "sample", false, "run a few seeds in which everything occurs, as make test does")
 	flag.BoolVar(&o.only, "print", false, "print the schedules and do nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -54,6 +57,9 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
+	if o.few {
+		o.base, o.seeds = schedule.SampleBase, schedule.SampleSize
+	}
 	if o.seed != "" {
 		n, err := strconv.ParseUint(o.seed, 10, 64)
 		if err != nil {

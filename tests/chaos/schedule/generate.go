@@ -8,6 +8,12 @@ import (
 // stream keeps these draws apart from those of others who use the same seed.
 const stream = 0x7768657272790001
 
+// The sample are a few seeds in which every action and every moment occurs.
+const (
+	SampleBase = 178
+	SampleSize = 10
+)
+
 // Generate draws the schedule of a seed. Equal seeds give equal schedules, for as long as this package is the same.
 func Generate(seed uint64) Schedule {
 	g := generator{Rand: rand.New(rand.NewPCG(seed, stream)), s: Schedule{Seed: seed}, labels: map[string]int{}}

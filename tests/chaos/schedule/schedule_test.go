@@ -109,6 +109,25 @@ func TestTwoHundredSeedsHaveEnoughOfEach(t *testing.T) {
 	}
 }
 
+func TestSampleHasOneOfEach(t *testing.T) {
+	seen := map[any]bool{}
+	for n := range uint64(schedule.SampleSize) {
+		for _, a := range schedule.Generate(schedule.SampleBase + n).Acts {
+			seen[a.Do], seen[a.When.Moment] = true, true
+		}
+	}
+	for _, a := range schedule.Actions {
+		if !seen[a] {
+			t.Errorf("no seed has %q", a)
+		}
+	}
+	for _, m := range schedule.Moments {
+		if !seen[m] {
+			t.Errorf("no seed has %q", m)
+		}
+	}
+}
+
 func TestDrivesAreNotWritten(t *testing.T) {
 	i := schedule.Instance{Disks: []schedule.Disk{{Target: "vda", Stands: schedule.Alone}, {Target: "sdb", Stands: schedule.CDROM}, {Target: "vdc", Stands: schedule.Shared}}}
 	got := map[string]string{}

@@ -15,7 +15,7 @@ import (
 
 const (
 	// bootTime is for all guests of a seed to boot and write, on a machine that has other things to do.
-	bootTime = 2 * time.Minute
+	bootTime = 4 * time.Minute
 	memory   = 96 // MiB
 	// pace is how often a guest writes to each disk: often enough that two copies could not both run unnoticed.
 	pace = "wherry.pace=40ms"

@@ -297,17 +297,13 @@ func (p *play) reset(ctx context.Context) error {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("deleting %s on host %s: %w", p.name(i.Name), h.Name, err))
 		}
-		for _, h := range p.hosts() {
-			errs = append(errs, h.Remove(ctx, p.name(i.Name)))
-		}
-		errs = append(errs, p.lab.Guest(p.name(i.Name)).Forget(ctx))
+		errs = append(errs, p.both(func(h *host) error { return h.Remove(ctx, p.name(i.Name)) }), p.lab.Guest(p.name(i.Name)).Forget(ctx))
 	}
-	for _, h := range p.hosts() {
-		errs = append(errs, p.unstage(ctx, h))
+	errs = append(errs, p.both(func(h *host) error {
 		// What a caller brought is its own to remove.
 		_, err := h.Exec(ctx, "find", harness.ImagesPath, smallFolder, harness.SharedPath, "-ignore_readdir_race", "-name", fmt.Sprintf("*-s%d*", p.s.Seed), "-delete")
-		errs = append(errs, err)
-	}
+		return errors.Join(p.unstage(ctx, h), err)
+	}))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

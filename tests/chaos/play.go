@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,7 +86,7 @@ func (p *play) begin(ctx context.Context) error {
 }
 
 func (p *play) rate(ctx context.Context, rate string) error {
-	return errors.Join(p.a.Rate(ctx, rate), p.b.Rate(ctx, rate))
+	return p.both(func(h *host) error { return h.Rate(ctx, rate) })
 }
 
 func (p *play) acts(ctx context.Context) error {
@@ -232,13 +233,14 @@ func (p *play) send(ctx context.Context, q *request) (api.Operation, error) {
 func (p *play) where(ctx context.Context, short string) *host {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	var states [2]string
+	_ = p.both(func(h *host) (err error) { // a host that does not say has it not
+		states[slices.Index(p.hosts(), h)], err = h.State(ctx, p.name(short))
+		return err
+	})
 	var found *host
-	for _, h := range p.hosts() {
-		state, err := h.State(ctx, p.name(short))
-		if err != nil || state == "" {
-			continue
-		}
-		if found == nil || state == "running" {
+	for n, h := range p.hosts() {
+		if states[n] != "" && (found == nil || states[n] == "running") {
 			found = h
 		}
 	}

@@ -148,6 +148,8 @@ var badRequests = []struct {
 	{name: "reservation of a negative size", method: "POST", path: "/v1/incoming", body: jsonWith(aReservation, "disks", `[{"target":"vda","place":{"path":"/a"},"virtual_size":-1}]`), field: "disks[0].virtual_size"},
 	{name: "leftovers, all of them", method: "DELETE", path: "/v1/leftovers", body: `{"paths":[]}`, field: "paths"},
 	{name: "leftover of no whole path", method: "DELETE", path: "/v1/leftovers", body: `{"paths":["/a","b"]}`, field: "paths[1]"},
+	{name: "leftover of no name", method: "DELETE", path: "/v1/leftovers", body: `{"paths":["secret:"]}`, field: "paths[0]", loose: true},
+	{name: "leftover of no kind", method: "DELETE", path: "/v1/leftovers", body: `{"paths":["thing:x"]}`, field: "paths[0]"},
 	{name: "leftover by a detour", method: "DELETE", path: "/v1/leftovers", body: `{"paths":["/a/../b"]}`, field: "paths[0]", loose: true},
 	{name: "decision for nobody", method: "POST", path: "/v1/operations/op1/resolve", body: `{}`, field: "keep"},
 	{name: "decision for a third", method: "POST", path: "/v1/operations/op1/resolve", body: `{"keep":"both"}`, field: "keep"},

@@ -224,9 +224,9 @@ func everyCall(a *agent, s *seen) []struct {
 		ReadyFn: func(context.Context) error { s.note("ready"); return nil },
 	}
 	a.leftovers = fakeLeftovers{
-		ListFn: func(context.Context) ([]api.Leftover, error) {
+		ListFn: func(context.Context) (api.LeftoverList, error) {
 			s.note("leftovers")
-			return []api.Leftover{aLeftover}, nil
+			return allLeft, nil
 		},
 		DeleteFn: func(_ context.Context, paths []string) (api.LeftoversDeleted, error) {
 			s.note(paths)
@@ -302,7 +302,7 @@ func everyCall(a *agent, s *seen) []struct {
 		{"DELETE /v1/templates/:id", func(x ctx, c cl) (any, error) { return c.RemoveTemplate(x, "rocky9") }, []any{"remove", "rocky9"}, aTemplate},
 		{"POST /v1/templates/:id/scrub", func(x ctx, c cl) (any, error) { return c.ScrubTemplate(x, "rocky9", "k6") }, []any{"scrub", "rocky9", "k6"}, anOp},
 		{"POST /v1/templates/:id/retry", func(x ctx, c cl) (any, error) { return c.RetryTemplate(x, "rocky9", "k6") }, []any{"retry", "rocky9", "k6"}, anOp},
-		{"GET /v1/leftovers", func(x ctx, c cl) (any, error) { return c.Leftovers(x) }, []any{"leftovers"}, []api.Leftover{aLeftover}},
+		{"GET /v1/leftovers", func(x ctx, c cl) (any, error) { return c.Leftovers(x) }, []any{"leftovers"}, allLeft},
 		{"DELETE /v1/leftovers", func(x ctx, c cl) (any, error) { return c.DeleteLeftovers(x, chosen) }, []any{chosen}, deleted},
 		{"POST /v1/targets", func(x ctx, c cl) (any, error) { return c.ModifyTargets(x, someTargets) }, []any{someTargets}, connected},
 		{"POST /v1/incoming/facts", func(x ctx, c cl) (any, error) { return c.Facts(x, aFactsRequest) }, []any{aFactsRequest}, someFacts},

@@ -3,13 +3,15 @@ package http
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
 func (s *Server) listLeftovers(c *call) error {
 	list, err := s.opts.Leftovers.List(c.ctx())
-	return answer(c, api.LeftoverList{Leftovers: list}, err)
+	return answer(c, list, err)
 }
 
 func (s *Server) deleteLeftovers(c *call) error {
@@ -24,13 +26,19 @@ func (s *Server) deleteLeftovers(c *call) error {
 // maxLeftovers bounds what one request names.
 const maxLeftovers = 1000
 
+// named are the kinds whose ids are no paths.
+var named = []string{api.LeftoverCopy, api.LeftoverSecret, api.LeftoverJob, api.LeftoverExport, api.LeftoverNode}
+
 func checkLeftovers(r api.LeftoversDelete) (f faults) {
 	if len(r.Paths) == 0 || len(r.Paths) > maxLeftovers {
 		f.add("paths", "must name between 1 and %d leftovers", maxLeftovers)
 	}
 	for i, p := range r.Paths {
+		if kind, name, ok := strings.Cut(p, ":"); ok && name != "" && slices.Contains(named, kind) {
+			continue
+		}
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p {
-			f.add(fmt.Sprintf("paths[%d]", i), "must be a whole path, as it was listed")
+			f.add(fmt.Sprintf("paths[%d]", i), "must be an id, or a whole path, as it was listed")
 		}
 	}
 	return f

@@ -103,7 +103,7 @@ type Operations interface {
 // Leftovers are the files in the host's pools that nothing of the host owns.
 type Leftovers interface {
 	// List returns "not-ready" while it cannot be told what owns them.
-	List(ctx context.Context) ([]api.Leftover, error)
+	List(ctx context.Context) (api.LeftoverList, error)
 	// Delete looks again, and says of each path whether it has gone.
 	Delete(ctx context.Context, paths []string) (api.LeftoversDeleted, error)
 }

@@ -69,7 +69,7 @@ type operationCalls interface {
 	operationReader
 	Operations(ctx context.Context, filter client.OperationFilter) ([]api.Operation, error)
 	Resolve(ctx context.Context, id string, r api.ResolveRequest, key string) (api.Operation, error)
-	Leftovers(ctx context.Context) ([]api.Leftover, error)
+	Leftovers(ctx context.Context) (api.LeftoverList, error)
 	DeleteLeftovers(ctx context.Context, paths []string) (api.LeftoversDeleted, error)
 	// Events calls each for every event after the given one, until ctx ends,
 	// the agent is away for too long or each fails.

@@ -2,6 +2,7 @@ package incoming
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -209,6 +210,22 @@ func (s *Service) Files(add func(by string, paths ...string)) error {
 		}
 		for _, p := range r.Places {
 			add(by, p.Path)
+		}
+	}
+	return nil
+}
+
+// Journal gives fn every reservation as it is kept: ended tells those that
+// were committed, at which the instance became this host's.
+func (s *Service) Journal(fn func(id, uuid string, ended bool, at time.Time, value []byte) error) error {
+	for _, e := range s.all() {
+		r := e.snapshot()
+		value, err := json.Marshal(r)
+		if err == nil {
+			err = fn(e.id, r.Request.UUID, r.State == committed, r.EndedAt, value)
+		}
+		if err != nil {
+			return fmt.Errorf("reservation %s: %w", e.id, err)
 		}
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oklog/ulid/v2"
+
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/volume"
 )
@@ -61,7 +63,8 @@ func Decide(files []File, owners []Owner, onlyOurs bool, now time.Time) []api.Le
 		if slices.ContainsFunc(owners, func(o Owner) bool { return o.owns(f) }) {
 			continue
 		}
-		l := api.Leftover{Kind: kindOf(name), Pool: f.Pool, Path: f.ID.Path, Bytes: f.Bytes, ModifiedAt: f.ModifiedAt.UTC()}
+		l := api.Leftover{Kind: kindOf(name), ID: f.ID.Path, Pool: f.Pool, Path: f.ID.Path, Bytes: f.Bytes, ModifiedAt: f.ModifiedAt.UTC(),
+			Operation: operationIn(name), Delete: "removes it, while it is the one that was seen and no process has it open"}
 		l.Made = l.Kind != api.LeftoverFile
 		if onlyOurs && !l.Made || l.Kind == api.LeftoverProbe && now.Sub(f.ModifiedAt) < probeAge {
 			continue
@@ -73,6 +76,35 @@ func Decide(files []File, owners []Owner, onlyOurs bool, now time.Time) []api.Le
 		out = append(out, l)
 	}
 	slices.SortFunc(out, func(a, b api.Leftover) int { return strings.Compare(a.Path, b.Path) })
+	return out
+}
+
+// operationIn gives the operation in ".wherry-OPERATION-TARGET", or "".
+func operationIn(name string) string {
+	rest, ours := strings.CutPrefix(name, ourPrefix)
+	id, _, _ := strings.Cut(rest, "-")
+	if _, err := ulid.ParseStrict(id); !ours || err != nil {
+		return ""
+	}
+	return id
+}
+
+// Skipped gives the pools that are not looked at.
+func Skipped(pools []api.Pool) (out []api.LeftoverSkipped) {
+	for _, p := range pools {
+		why := ""
+		switch {
+		case p.Identity != "":
+			why = "its storage may be other hosts' too: what they own there is not known here"
+		case !p.Active:
+			why = "it is not active"
+		case !filepath.IsAbs(p.Path):
+			why = fmt.Sprintf("it is no folder (%s)", p.Type)
+		default:
+			continue
+		}
+		out = append(out, api.LeftoverSkipped{What: "pool " + p.Name, Why: why})
+	}
 	return out
 }
 

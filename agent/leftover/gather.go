@@ -11,22 +11,19 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/volume"
 )
 
-// files lists the folders of this host's own active pools.
-func (s *Service) files(ctx context.Context) ([]File, error) {
-	pools, err := s.Pools(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("pools: %w", err)
-	}
+// files lists the folders of those pools that are active and this host's own.
+func files(pools []api.Pool) ([]File, error) {
 	var out []File
 	seen := map[string]bool{}
 	for _, p := range pools {
 		dir := filepath.Clean(p.Path)
 		if !p.Active || p.Identity != "" || !filepath.IsAbs(p.Path) || seen[dir] {
-			continue // what has an identity, other hosts may have too
+			continue // see Skipped
 		}
 		seen[dir] = true
 		entries, err := os.ReadDir(dir)

@@ -38,6 +38,7 @@ type world struct {
 	errs      map[string]error // by who fails
 	refreshed []string
 	later     time.Duration
+	host      machine
 	*leftover.Service
 }
 
@@ -63,8 +64,9 @@ func newWorld(t testing.TB) *world {
 	w := &world{t: t, pool: dir, live: map[string]string{}, next: map[string]string{}, errs: map[string]error{}}
 	w.pools = []api.Pool{{Name: "default", Path: dir, Active: true}}
 	w.Service = &leftover.Service{Hypervisor: w, Records: record.Dir(t.TempDir()), Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Now().Add(w.later) },
-		Pools:  func(context.Context) ([]api.Pool, error) { return w.pools, w.errs["pools"] },
-		Chains: func(context.Context) (template.Chains, error) { return w.chains, w.errs["chains"] },
+		Pools:   func(context.Context) ([]api.Pool, error) { return w.pools, w.errs["pools"] },
+		Chains:  func(context.Context) (template.Chains, error) { return w.chains, w.errs["chains"] },
+		Machine: &w.host, Power: &w.host, Journal: &w.host, SecretSince: func(string) time.Time { return w.host.since },
 		Named: []leftover.Named{func(add func(string, ...string)) error {
 			add("a reservation", w.named...)
 			return w.errs["named"]
@@ -84,8 +86,8 @@ func (w *world) left() (names []string) {
 	w.t.Helper()
 	all, err := w.List(w.t.Context())
 	must(w.t, err)
-	for _, l := range all {
-		if l.Why == "" || l.Pool != "default" || l.ModifiedAt.IsZero() || l.Bytes == 0 {
+	for _, l := range all.Leftovers {
+		if l.Why == "" || l.Delete == "" || l.ID != l.Path || l.Pool != "default" || l.ModifiedAt.IsZero() || l.Bytes == 0 {
 			w.t.Errorf("%+v lacks something", l)
 		}
 		names = append(names, l.Kind+" "+strings.TrimPrefix(l.Path, w.pool+"/"))
@@ -174,20 +176,47 @@ func TestKinds(t *testing.T) {
 	w.want("volume .wherry-01JZZZ-vda", "probe .wherry-probe-x")
 }
 
-// What other hosts may have too, or is not there, is not looked at.
+// What other hosts may have too, or is not there, is not looked at, which the
+// answer says.
 func TestPoolsOfOthers(t *testing.T) {
+	for why, pool := range map[string]api.Pool{
+		"other hosts'": {Active: true, Identity: "nfs-1"},
+		"not active":   {},
+		"no folder":    {Active: true, Path: "rbd/images", Type: "rbd"},
+	} {
+		w := newWorld(t)
+		w.file("old.qcow2")
+		if pool.Path == "" {
+			pool.Path = w.pool
+		}
+		pool.Name = "default"
+		w.pools[0] = pool
+		w.want()
+		list, err := w.List(t.Context())
+		must(t, err)
+		if len(list.Skipped) != 1 || list.Skipped[0].What != "pool default" || !strings.Contains(list.Skipped[0].Why, why) {
+			t.Errorf("skipped %+v; want the pool, since it is %s", list.Skipped, why)
+		}
+	}
+}
+
+// The operation that made a file is in its name.
+func TestOperationOfAFile(t *testing.T) {
 	w := newWorld(t)
-	w.file("old.qcow2")
-	w.pools[0].Identity = "nfs-1"
-	w.want()
-	w.pools[0].Identity, w.pools[0].Active = "", false
-	w.want()
+	const id = "01JD7ZK3M8Q0V5W2X4Y6A8B0CD"
+	w.file(".wherry-" + id + "-vda")
+	w.file(".wherry-other")
+	list, err := w.List(t.Context())
+	must(t, err)
+	if l := list.Leftovers; len(l) != 2 || l[0].Operation != id || l[1].Operation != "" {
+		t.Errorf("left over: %+v", l)
+	}
 }
 
 // While anything that may own a file cannot be read, nothing is left over, and
 // nothing is deleted.
 func TestWhatCannotBeRead(t *testing.T) {
-	for _, who := range []string{"pools", "domains", "xml", "chains", "named", "unread"} {
+	for _, who := range []string{"pools", "domains", "xml", "chains", "named", "unread", "ended", "claims"} {
 		w := newWorld(t)
 		path := w.file(".wherry-01JZZZ-vda")
 		w.domains = []hypervisor.Domain{{Name: "vm", Persistent: true}}
@@ -195,6 +224,7 @@ func TestWhatCannotBeRead(t *testing.T) {
 			w.chains.Unread = []string{"instance vm"}
 		} else {
 			w.errs[who] = errors.New("it hangs")
+			w.host.errs = w.errs
 		}
 		if _, err := w.List(t.Context()); api.CodeOf(err) != "not-ready" {
 			t.Errorf("%s: %v", who, err)

@@ -41,59 +41,91 @@ type Service struct {
 	Chains  func(ctx context.Context) (template.Chains, error)
 	Records record.Dir
 	Named   []Named
-	Log     *slog.Logger
-	Now     func() time.Time
+	Machine Machine
+	Power   Power
+	Journal Journal
+	// SecretSince says since when libvirt keeps a secret; zero = not known.
+	SecretSince func(uuid string) time.Time
+	Log         *slog.Logger
+	Now         func() time.Time
 
 	mu sync.Mutex // one deletion at a time
 }
 
-// List gives what nobody owns. An error says that this cannot be told.
-func (s *Service) List(ctx context.Context) ([]api.Leftover, error) {
-	_, out, err := s.look(ctx)
-	return out, err
+// List gives what nobody owns, and what was not looked at. An error says that
+// this cannot be told.
+func (s *Service) List(ctx context.Context) (api.LeftoverList, error) {
+	v, err := s.look(ctx)
+	return api.LeftoverList{Leftovers: v.left, Skipped: v.skipped}, err
 }
 
-func (s *Service) look(ctx context.Context) ([]File, []api.Leftover, error) {
-	files, err := s.files(ctx)
+// view is one look at the host.
+type view struct {
+	files   []File
+	things  Things
+	left    []api.Leftover
+	skipped []api.LeftoverSkipped
+}
+
+func (s *Service) look(ctx context.Context) (view, error) {
+	v := view{left: []api.Leftover{}, skipped: []api.LeftoverSkipped{}}
+	pools, err := s.Pools(ctx)
 	if err != nil {
-		return nil, nil, unknown(err)
+		return v, unknown(fmt.Errorf("pools: %w", err))
+	}
+	v.skipped = append(v.skipped, Skipped(pools)...)
+	if v.files, err = files(pools); err != nil {
+		return v, unknown(err)
 	}
 	owners, onlyOurs, err := s.owners(ctx)
 	if err != nil {
-		return nil, nil, unknown(err)
+		return v, unknown(err)
 	}
-	return files, Decide(files, owners, onlyOurs, s.Now()), nil
+	if onlyOurs {
+		v.skipped = append(v.skipped, api.LeftoverSkipped{What: "files of other names", Why: "an instance has snapshots, and which files those need is not read"})
+	}
+	things, skipped, claims, ended, err := s.things(ctx)
+	if err != nil {
+		return v, unknown(err)
+	}
+	v.things, v.skipped = things, append(v.skipped, skipped...)
+	v.left = append(DecideThings(things, claims, ended, s.Now()), Decide(v.files, owners, onlyOurs, s.Now())...)
+	return v, nil
 }
 
 func unknown(err error) error {
 	return api.NewProblem("not-ready", "what nobody owns cannot be told: %w", err).WithHint("nothing is taken for left over while anything that may own it cannot be read")
 }
 
-// Delete removes those of the paths that nobody owns, by another look just
-// before, and that no process has open. What stays is told with the reason.
-func (s *Service) Delete(ctx context.Context, paths []string) (api.LeftoversDeleted, error) {
+// Delete removes those of the ids that nobody owns, by another look just
+// before, files only while no process has them open. What stays is told with
+// the reason.
+func (s *Service) Delete(ctx context.Context, ids []string) (api.LeftoversDeleted, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := api.LeftoversDeleted{Deleted: []string{}, Kept: []api.LeftoverKept{}}
-	files, left, err := s.look(ctx)
+	v, err := s.look(ctx)
 	if err != nil {
 		return out, err
 	}
 	pools := map[string]bool{}
-	for _, path := range paths {
-		at := slices.IndexFunc(left, func(l api.Leftover) bool { return l.Path == path })
+	for _, id := range ids {
+		at := slices.IndexFunc(v.left, func(l api.Leftover) bool { return l.ID == id })
 		if at < 0 {
-			out.Kept = append(out.Kept, api.LeftoverKept{Path: path, Why: "it is not left over: it has an owner, or is not there"})
+			out.Kept = append(out.Kept, api.LeftoverKept{Path: id, Why: "it is not left over: it has an owner, or is not there"})
 			continue
 		}
-		f := files[slices.IndexFunc(files, func(f File) bool { return f.ID.Path == path })]
-		if err := remove(f); err != nil {
-			out.Kept = append(out.Kept, api.LeftoverKept{Path: path, Why: err.Error()})
+		l := v.left[at]
+		if err := s.delete(ctx, l, v); err != nil {
+			out.Kept = append(out.Kept, api.LeftoverKept{Path: id, Why: err.Error()})
 			continue
 		}
-		s.Log.Warn("deleted what was left over", "path", path, "pool", f.Pool, "bytes", f.Bytes, "kind", left[at].Kind)
-		out.Deleted = append(out.Deleted, path)
-		pools[f.Pool] = true
+		s.Log.Warn("deleted what was left over", "id", id, "pool", l.Pool, "bytes", l.Bytes, "kind", l.Kind, "operation", l.Operation)
+		s.Journal.Publish(api.Event{Kind: "host", At: s.Now().UTC(), Instance: l.Instance, Detail: fmt.Sprintf("deleted what was left over, a %s: %s", l.Kind, id)})
+		out.Deleted = append(out.Deleted, id)
+		if l.Pool != "" {
+			pools[l.Pool] = true
+		}
 	}
 	for p := range pools {
 		if err := s.Hypervisor.RefreshPool(ctx, p); err != nil {
@@ -101,6 +133,14 @@ func (s *Service) Delete(ctx context.Context, paths []string) (api.LeftoversDele
 		}
 	}
 	return out, nil
+}
+
+func (s *Service) delete(ctx context.Context, l api.Leftover, v view) error {
+	at := slices.IndexFunc(v.files, func(f File) bool { return f.ID.Path == l.ID })
+	if at < 0 {
+		return s.removeThing(ctx, l, v.things)
+	}
+	return remove(v.files[at])
 }
 
 // remove deletes a file, or one of our own folders with the files in it, each

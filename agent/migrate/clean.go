@@ -21,6 +21,7 @@ func (m *migration) clean(ctx context.Context) error {
 		m.state.Warnings = append(m.state.Warnings, fmt.Sprintf(format, args...))
 	}
 	leftover := m.dismiss(ctx)
+	m.state.Remains = leftover != nil
 	if leftover != nil {
 		warn("the copy that libvirt left here remains, and with it the source's volumes: %v", leftover)
 	}

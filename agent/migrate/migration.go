@@ -58,6 +58,8 @@ type state struct {
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// Leftover: libvirt has left a copy here that does not run.
 	Leftover bool `json:"leftover,omitempty"`
+	// Remains: that copy could not be removed at the end.
+	Remains bool `json:"remains,omitempty"`
 	// Sources are the volumes that are removed once the destination confirms.
 	Sources  []sourceVolume           `json:"sources,omitempty"`
 	Targets  []api.Target             `json:"targets,omitempty"` // of this host, released at the end

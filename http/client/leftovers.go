@@ -7,10 +7,9 @@ import (
 	"github.com/wherry-kvm/wherry/http/api"
 )
 
-// Leftovers lists what lies in the host's pools and nothing of the host owns.
-func (c *Client) Leftovers(ctx context.Context) ([]api.Leftover, error) {
-	list, err := call[api.LeftoverList](ctx, c, get("v1", "leftovers"))
-	return list.Leftovers, err
+// Leftovers lists what nothing of the host owns, and what was not looked at.
+func (c *Client) Leftovers(ctx context.Context) (api.LeftoverList, error) {
+	return call[api.LeftoverList](ctx, c, get("v1", "leftovers"))
 }
 
 // DeleteLeftovers removes those that are still left over.

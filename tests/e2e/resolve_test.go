@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -210,53 +209,4 @@ func TestArrivedPausedAndTheSourceIsLost(t *testing.T) {
 	deaf.Store(false)
 	w.must(w.a.Agent(w.ctx, "start"))
 	w.moved(name, w.a, id)
-}
-
-// What lies in a pool and nothing owns is listed. What Wherry has made goes on
-// request; anything else only by its path; what has an owner, or is in use, not
-// even so.
-func TestLeftoversAreListedAndDeleted(t *testing.T) {
-	w := begin(t)
-	name := w.unique("vm")
-	w.heavy(w.b, name, mib)
-	in := func(file string) string { return filepath.Join(harness.ImagesPath, file) }
-	ours, foreign := ".wherry-01JZZZZZZZZZZZZZZZZZZZZZZZ-vda", w.unique("old.qcow2")
-	for _, file := range []string{ours, foreign} {
-		_, err := w.b.Exec(w.ctx, "dd", "if=/dev/zero", "of="+in(file), "bs=64K", "count=1")
-		w.must(err)
-	}
-	listed := func() map[string]api.Leftover {
-		t.Helper()
-		left, err := w.b.api.Leftovers(w.ctx)
-		w.must(err)
-		out := map[string]api.Leftover{}
-		for _, l := range left {
-			out[l.Path] = l
-		}
-		return out
-	}
-	left := listed()
-	if l, ok := left[in(ours)]; !ok || !l.Made || l.Bytes == 0 || l.Why == "" {
-		t.Errorf("%s is %+v; want it listed as ours", ours, l)
-	}
-	if l, ok := left[in(foreign)]; !ok || l.Made {
-		t.Errorf("%s is %+v; want it listed as anybody's", foreign, l)
-	}
-	if l, ok := left[in(name+".qcow2")]; ok {
-		t.Errorf("the disk of a running instance: %+v", l)
-	}
-	if out, err := w.command(w.b, "wherry operation leftovers --delete "+in(name+".qcow2")); err == nil {
-		t.Errorf("the disk of a running instance was deleted: %s", out)
-	}
-	if out, err := w.command(w.b, "wherry operation leftovers --delete"); err != nil {
-		t.Errorf("%v: %s", err, out)
-	}
-	w.exists(w.b, ours, false)
-	w.exists(w.b, foreign, true)
-	w.exists(w.b, name+".qcow2", true)
-	if out, err := w.command(w.b, "wherry operation leftovers --delete "+in(foreign)); err != nil {
-		t.Errorf("%v: %s", err, out)
-	}
-	w.exists(w.b, foreign, false)
-	w.alive(name, w.b)
 }

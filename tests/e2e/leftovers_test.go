@@ -80,7 +80,7 @@ func TestLeftoversAreListedAndDeleted(t *testing.T) {
 // login has libvirt on host b keep one since some hours ago, and gives its UUID.
 func (w *world) login(usage string) (uuid string) {
 	w.Helper()
-	out := w.exec(w.b, "sh", "-c", `f=$(mktemp) && echo "<secret ephemeral='no' private='yes'><usage type='iscsi'><target>$0</target></usage></secret>" >"$f" && virsh -q secret-define "$f"; rm "$f"`, usage)
+	out := w.exec(w.b, "sh", "-c", `f=$(mktemp) && echo "<secret ephemeral='no' private='yes'><usage type='iscsi'><target>$0</target></usage></secret>" >"$f" && virsh secret-define "$f"; rm "$f"`, usage)
 	fields := strings.Fields(out)
 	if len(fields) < 2 {
 		w.Fatalf("defining a secret: %q", out)

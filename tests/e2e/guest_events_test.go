@@ -24,6 +24,7 @@ type guestEvent struct {
 // has it run on where it arrives. One that was paused before arrives paused.
 var (
 	powersOff = guestEvent{"powers off", func(w *world, name string) { w.qmp(w.a, name, "system_powerdown") }, (*world).endedHere}
+	destroyed = guestEvent{"is destroyed", func(w *world, name string) { w.exec(w.a, "virsh", "destroy", name) }, (*world).endedHere}
 	losesQEMU = guestEvent{"loses its QEMU", func(w *world, name string) { w.signalQEMU(w.a, name, "-KILL") }, (*world).endedHere}
 	isReset   = guestEvent{"is reset", func(w *world, name string) { w.qmp(w.a, name, "system_reset") }, (*world).bootedAnew}
 	isPaused  = guestEvent{"is paused", func(w *world, name string) { w.exec(w.a, "virsh", "suspend", name) }, func(w *world, name, id string) { w.moved(name, w.a, id) }}
@@ -69,6 +70,12 @@ func (w *world) bootedAnew(name, id string) {
 func TestGuestEventsWhileDisksMove(t *testing.T) {
 	w := begin(t)
 	w.happening(8*mib, func(id string) { w.copying(w.a, id) }, powersOff, losesQEMU, isReset, isPaused)
+}
+
+// The same while memory moves, with the disks kept in step.
+func TestGuestEventsWhileMemoryMoves(t *testing.T) {
+	w := begin(t)
+	w.happening(mib, func(id string) { w.seenOp(w.a, id, "moving memory", movesMemory) }, powersOff, destroyed)
 }
 
 // happening has each event happen to a guest of its own, all at the same time,

@@ -40,8 +40,9 @@ const (
 	setUpTime = 5 * time.Minute
 )
 
-// agentSettings make the agent's longest waits short: who is gone is known to be gone for good sooner.
-var agentSettings = []string{"WHERRY_MIGRATION_LEASE=10s", "WHERRY_MIGRATION_STALL_TIMEOUT=8s"}
+// agentSettings make the agent's longest waits short: who is gone is known to be gone for good sooner. On a busy machine
+// a QEMU takes ten seconds to come up at the destination, in which no byte moves.
+var agentSettings = []string{"WHERRY_MIGRATION_LEASE=10s", "WHERRY_MIGRATION_STALL_TIMEOUT=15s"}
 
 // settings are those of a host's agent: it has other hosts call its libvirt through the gate.
 func (h *host) settings() []string {

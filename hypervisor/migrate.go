@@ -175,6 +175,14 @@ func (c *Client) SetBandwidth(ctx context.Context, name string, mib uint64) erro
 	})
 }
 
+// SetPostCopyBandwidth limits memory, in MiB/s, from when post-copy begins, or
+// at once where it has begun. What the guest waits for is sent all the same.
+func (c *Client) SetPostCopyBandwidth(ctx context.Context, name string, mib uint64) error {
+	return change(ctx, c, "set post-copy bandwidth of", name, func(dom *libvirt.Domain) error {
+		return dom.MigrateSetMaxSpeed(mib, libvirt.MIGRATE_MAX_SPEED_POSTCOPY)
+	})
+}
+
 // StartPostCopy lets the guest run on the destination at once, with memory
 // fetched on demand. From here on neither side can do without the other.
 func (c *Client) StartPostCopy(ctx context.Context, name string) error {

@@ -69,6 +69,8 @@ type Migration struct {
 	Timeout       time.Duration `mapstructure:"timeout"`        // of a whole migration
 	StallTimeout  time.Duration `mapstructure:"stall_timeout"`  // without a byte moved
 	MaxDowntime   time.Duration `mapstructure:"max_downtime"`   // at the switchover, the most
+	Patience      time.Duration `mapstructure:"patience"`       // with memory that comes no nearer to its end
+	LastPatience  time.Duration `mapstructure:"last_patience"`  // before the guest is paused or the migration given up for it
 	MaxOutgoing   int           `mapstructure:"max_outgoing"`   // from this host at once; others wait
 	MaxIncoming   int           `mapstructure:"max_incoming"`   // to this host at once; their sources wait
 	Bandwidth     int64         `mapstructure:"bandwidth"`      // bytes per second for each stream; 0 = no limit
@@ -150,6 +152,8 @@ func Default() Config {
 			Timeout:      24 * time.Hour,
 			StallTimeout: 20 * time.Second,
 			MaxDowntime:  time.Second,
+			Patience:     5 * time.Second,
+			LastPatience: 20 * time.Second,
 			MaxOutgoing:  2,
 			MaxIncoming:  2,
 			Lease:        60 * time.Second,

@@ -50,6 +50,8 @@ func TestFaults(t *testing.T) {
 		{"no URI", "migration: {libvirt_uri: '%'}", []string{"migration.libvirt_uri"}},
 		{"address with a slash", "migration: {address: 'a/b'}", []string{"migration.address"}},
 		{"no time at all", "migration: {timeout: 0s}", []string{"migration.timeout"}},
+		{"hardly any patience", "migration: {patience: 10ms}", []string{"migration.patience"}},
+		{"less patience at the end", "migration: {patience: 10s, last_patience: 5s}", []string{"migration.last_patience", "migration.patience"}},
 		{"stall beyond the timeout", "migration: {timeout: 1m, stall_timeout: 2m}", []string{"migration.stall_timeout", "migration.timeout"}},
 		{"negative bandwidth", "migration: {bandwidth: -1}", []string{"migration.bandwidth"}},
 		{"nothing may leave", "migration: {max_outgoing: 0}", []string{"migration.max_outgoing"}},

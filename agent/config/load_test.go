@@ -79,7 +79,7 @@ tls: {ca: /t/ca, cert: /t/cert, key: /t/key}
 state_dir: /state
 host: {name: a, start_again: true}
 hypervisor: {uri: "qemu+unix:///system"}
-migration: {libvirt_uri: "qemu+tcp://a/system", address: 192.0.2.1, tls: true, timeout: 1h, stall_timeout: 5s, max_downtime: 2s, max_outgoing: 3, max_incoming: 4, bandwidth: 200MiB, host_bandwidth: 1GiB, lease: 10s, decision_timeout: 30s}
+migration: {libvirt_uri: "qemu+tcp://a/system", address: 192.0.2.1, tls: true, timeout: 1h, stall_timeout: 5s, max_downtime: 2s, patience: 3s, last_patience: 7s, max_outgoing: 3, max_incoming: 4, bandwidth: 200MiB, host_bandwidth: 1GiB, lease: 10s, decision_timeout: 30s}
 peers: ["https://b:8470"]
 pools: [{name: Fast-A, identity: San/LUN}]
 templates: {pool: t, allow_addresses: [10.0.0.0/8, "fd00::/8"], file_folders: [/f], ca: /t/images, max_virtual_size: 1073741824, max_size: 5GiB, idle_timeout: 3m, retry_first: 2s, retry_max: 4s, downloads: 7, senders: 8, bandwidth: 3MiB, check_interval: 5s, unused_age: 720h, min_free: 10, keep_at_least: 2h}
@@ -98,7 +98,7 @@ func everythingWant() config.Config {
 		Host:       config.Host{Name: "a", StartAgain: true},
 		Hypervisor: config.Hypervisor{URI: "qemu+unix:///system"},
 		Migration: config.Migration{LibvirtURI: "qemu+tcp://a/system", Address: "192.0.2.1", TLS: true, Timeout: time.Hour,
-			StallTimeout: 5 * time.Second, MaxDowntime: 2 * time.Second, MaxOutgoing: 3, MaxIncoming: 4, Bandwidth: 200 << 20, HostBandwidth: 1 << 30, Lease: 10 * time.Second, DecisionTimeout: 30 * time.Second},
+			StallTimeout: 5 * time.Second, MaxDowntime: 2 * time.Second, Patience: 3 * time.Second, LastPatience: 7 * time.Second, MaxOutgoing: 3, MaxIncoming: 4, Bandwidth: 200 << 20, HostBandwidth: 1 << 30, Lease: 10 * time.Second, DecisionTimeout: 30 * time.Second},
 		Peers: []string{"https://b:8470"},
 		Pools: []config.Pool{{Name: "Fast-A", Identity: "San/LUN"}},
 		Templates: config.Templates{Pool: "t", AllowAddresses: []string{"10.0.0.0/8", "fd00::/8"}, FileFolders: []string{"/f"},

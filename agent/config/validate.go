@@ -90,6 +90,10 @@ func (c Config) validateMigration(f *faults) {
 		f.add("migration.stall_timeout", "%s is more than migration.timeout (%s)", m.StallTimeout, m.Timeout)
 	}
 	f.positive("migration.max_downtime", m.MaxDowntime)
+	f.atLeast("migration.patience", m.Patience, time.Second)
+	if m.LastPatience < m.Patience {
+		f.add("migration.last_patience", "%s is less than migration.patience (%s)", m.LastPatience, m.Patience)
+	}
 	f.between("migration.max_outgoing", m.MaxOutgoing, 1, 1000)
 	f.between("migration.max_incoming", m.MaxIncoming, 1, 1000)
 	if m.Bandwidth < 0 {

@@ -1,6 +1,7 @@
 package converge
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -24,6 +25,10 @@ type Limits struct {
 	// MaxDowntime is how long the guest may stand still; 0 = FirstDowntime.
 	MaxDowntime time.Duration
 	PostCopy    bool // asked for, and possible as far as is known
+	// Patience is how long passes have to bring nothing before something is
+	// done, LastPatience that before the guest is paused or the migration given
+	// up; 0 = DefaultPatience and DefaultLastPatience.
+	Patience, LastPatience time.Duration
 }
 
 func (l Limits) maximum() time.Duration {
@@ -72,15 +77,15 @@ type Decision struct {
 	Reason   string
 }
 
-// What is held to be no progress.
+// What is held to be no progress: so long, and so many passes, that brought
+// nothing. A guest may write more for a moment. The last means cost most, and are
+// given more time to be not needed.
 const (
-	// patience is how many passes, and how long, have to bring nothing before
-	// something is done. A guest may write more for a moment.
+	DefaultPatience     = 5 * time.Second
+	DefaultLastPatience = 20 * time.Second
+
 	patiencePasses = 2
-	patience       = 5 * time.Second
-	// The last means cost most, and are given more time to be not needed.
-	lastPasses = 3
-	lastResort = 20 * time.Second
+	lastPasses     = 3
 	// nearer is by how much less has to be left for that to be progress.
 	nearer = 0.02
 	// atLeast is the number of passes that must have ended: the first sends all
@@ -122,7 +127,7 @@ func Decide(h History, done []Act, l Limits) Decision {
 	stuck := func(passes int, d time.Duration) bool {
 		return last.Number-quiet.Number >= passes && last.Elapsed-quiet.Elapsed >= d
 	}
-	if !stuck(patiencePasses, patience) {
+	if !stuck(patiencePasses, cmp.Or(l.Patience, DefaultPatience)) {
 		return decide(Continue, "waiting for what the last passes bring: "+figures)
 	}
 	why := fmt.Sprintf("no nearer to its end since pass %d: %s", quiet.Number, figures)
@@ -131,7 +136,7 @@ func Decide(h History, done []Act, l Limits) Decision {
 		return decide(StartPostCopy, why)
 	case downtime < l.maximum():
 		return Decision{RaiseDowntime, min(2*downtime, l.maximum()), why}
-	case !stuck(lastPasses, lastResort):
+	case !stuck(lastPasses, cmp.Or(l.LastPatience, DefaultLastPatience)):
 		return decide(Continue, "waiting, with the longest downtime that is allowed, for what the last passes bring: "+figures)
 	case l.Policy == Pause && !refused[PauseGuest]:
 		return decide(PauseGuest, why)

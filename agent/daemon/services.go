@@ -82,9 +82,9 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		d.log.Error("the bandwidth of migrations is as configured, whatever was set", "error", err)
 	}
 	s.migrations = migrate.New(migrate.Options{Hypervisor: d.hv, Mover: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
-		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Line: line, Budget: s.budget.Budget, Runs: process.Finder{}.Runs, Dial: d.peers.migration, Observer: d.metrics,
+		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Line: line, Budget: s.budget.Budget, Runs: process.Finder{}.Runs, Events: d.hv.Subscribe, Dial: d.peers.migration, Observer: d.metrics,
 		Log: d.log.With("part", "migrate"), Now: now, SelfURL: d.selfURL(), TLS: c.Migration.TLS, Timeout: c.Migration.Timeout,
-		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease, DecisionTimeout: c.Migration.DecisionTimeout})
+		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Patience: c.Migration.Patience, LastPatience: c.Migration.LastPatience, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease, DecisionTimeout: c.Migration.DecisionTimeout})
 	s.rebuilds = rebuild.New(rebuild.Options{Hypervisor: d.hv, Definer: d.hv, Power: s.instances, Templates: s.templates, Bases: s.templates,
 		Chains: s.chains, Digester: d.digester, Host: s.host, Volumes: rebuild.Files{Runner: d.runner}, Records: d.records,
 		Operations: d.ops, Refuse: s.drain.Refuse, Log: d.log.With("part", "rebuild"), Now: now})

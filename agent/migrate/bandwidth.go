@@ -16,6 +16,7 @@ type pace struct {
 	limited bool             // a limit was ever set
 	copies  map[string]int64 // by block job, as set; bytes per second
 	memory  uint64           // MiB/s, as set
+	post    uint64           // MiB/s in post-copy, as set
 }
 
 func (m *migration) newPace() *pace { return &pace{m: m, copies: map[string]int64{}} }
@@ -89,6 +90,10 @@ func (p *pace) look(ctx context.Context, job hypervisor.Job, jobs []hypervisor.B
 	limit := cmp.Or(mebibytes(least(memory, p.m.streamLimit())), noLimit)
 	if limit != p.memory && p.m.Mover.SetBandwidth(ctx, p.m.ref.Name, limit) == nil {
 		p.memory = limit
+	}
+	// QEMU has a limit of its own for post-copy, which holds from its beginning.
+	if p.m.state.Request.PostCopy && limit != p.post && p.m.Mover.SetPostCopyBandwidth(ctx, p.m.ref.Name, limit) == nil {
+		p.post = limit
 	}
 }
 

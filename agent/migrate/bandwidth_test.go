@@ -84,6 +84,20 @@ func TestShareOfTheHostsBandwidth(t *testing.T) {
 	}
 }
 
+// In post-copy memory is within the share too, whatever changes meanwhile.
+func TestShareInPostCopy(t *testing.T) {
+	w := newWorld(t)
+	b := budget.New(100 * mib)
+	w.options.Budget = b
+	w.restart()
+	op, _, arrive := w.postCopy(api.MigrateRequest{})
+	w.set("memory 100 MiB/s", "post-copy 100 MiB/s")
+	b.Set(40 * mib)
+	w.set("memory 100 MiB/s", "post-copy 100 MiB/s", "memory 40 MiB/s", "post-copy 40 MiB/s")
+	arrive()
+	w.result(w.ended(op.ID))
+}
+
 // Without a budget nothing is set, and a limit of its own is what it begins with.
 func TestNoBudget(t *testing.T) {
 	w := newWorld(t)

@@ -22,6 +22,8 @@ type Tuner interface {
 	StartPostCopy(ctx context.Context, name string) error
 	// SetBandwidth limits memory, in MiB/s.
 	SetBandwidth(ctx context.Context, name string, mib uint64) error
+	// SetPostCopyBandwidth limits memory once post-copy has begun, in MiB/s.
+	SetPostCopyBandwidth(ctx context.Context, name string, mib uint64) error
 	// SetCopySpeed limits a disk copy, by its block job's id, in bytes per
 	// second; 0 = no limit.
 	SetCopySpeed(ctx context.Context, name, id string, bytes int64) error
@@ -57,7 +59,8 @@ type convergence struct {
 func (m *migration) newConvergence(stop context.CancelCauseFunc) *convergence {
 	r := m.state.Request
 	c := &convergence{m: m, stop: stop, limits: converge.Limits{Policy: r.OnNotConverging,
-		MaxDowntime: cmp.Or(r.MaxDowntime.Std(), m.MaxDowntime), PostCopy: r.PostCopy}}
+		MaxDowntime: cmp.Or(r.MaxDowntime.Std(), m.MaxDowntime), PostCopy: r.PostCopy,
+		Patience: m.Patience, LastPatience: m.LastPatience}}
 	if _, err := m.op.Load(keyConverge, &c.acts); err != nil {
 		m.Log.Error("what was done for convergence is not known", "operation", m.op.ID(), "error", err)
 	}
@@ -101,8 +104,7 @@ func (c *convergence) end(cause error) {
 }
 
 // look takes the figures of this moment, and acts where a pass over memory has
-// ended. libvirt's event of a new pass carries no more than its number, which
-// the figures have too.
+// ended. It is called when libvirt tells of a new pass, and again and again.
 func (c *convergence) look(ctx context.Context, job hypervisor.Job) {
 	c.tune(ctx)
 	if job.Phase != hypervisor.PhaseMemory || c.ending {

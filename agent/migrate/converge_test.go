@@ -34,6 +34,53 @@ func (w *world) busyGuest(migrate func(context.Context, hypervisor.MigrateParams
 	return looks
 }
 
+// Passes that are over before anybody looks again are told by libvirt's events,
+// and decided about: here the figures never have their number.
+func TestPassesAreToldByEvents(t *testing.T) {
+	w := newWorld(t)
+	events := make(chan hypervisor.Event)
+	w.options.Events = func(context.Context) <-chan hypervisor.Event { return events }
+	w.restart()
+	looks := w.busyGuest(untilStopped)
+	figures := w.mover.job
+	w.mover.job = func() hypervisor.Job {
+		j := figures()
+		j.Iteration = 0
+		return j
+	}
+	op := w.begin(api.MigrateRequest{OnNotConverging: "abort"})
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for pass := 1; ; pass++ {
+			before := looks.Load()
+			for _, e := range []hypervisor.Event{
+				{Kind: hypervisor.KindIteration, UUID: "another", Iteration: 99},
+				{Kind: hypervisor.KindLifecycle, UUID: uuid},
+				{Kind: hypervisor.KindIteration, UUID: uuid, Iteration: pass},
+			} {
+				select {
+				case events <- e:
+				case <-ctx.Done():
+					return
+				}
+			}
+			for looks.Load() == before && ctx.Err() == nil {
+				runtime.Gosched()
+			}
+		}
+	}()
+	op = w.ended(op.ID)
+	cancel()
+	<-over
+	w.failed(op, api.StatusFailed, "not-converging", "perform")
+	if c := op.Progress.Convergence; c == nil || c.Iteration > 98 {
+		t.Errorf("shown %+v; want a pass of this guest", c)
+	}
+}
+
 // steps gives what the steps of that name say.
 func steps(op api.Operation, name string) (out []string) {
 	for _, s := range op.Steps {

@@ -111,7 +111,10 @@ type Options struct {
 	Budget *budget.Budget
 	// Runs tells whether an instance has a QEMU process here, without libvirt;
 	// nil = not asked.
-	Runs         func(name, uuid string) (bool, error)
+	Runs func(name, uuid string) (bool, error)
+	// Events gives what happens to this host's domains until ctx ends; nil = the
+	// passes over memory are only looked for.
+	Events       func(ctx context.Context) <-chan hypervisor.Event
 	Dial         func(url string) (Peer, error)
 	Observer     Observer
 	Log          *slog.Logger
@@ -121,6 +124,8 @@ type Options struct {
 	Timeout      time.Duration // of a whole migration unless the request says; 0 = none
 	StallTimeout time.Duration // without one byte moved
 	MaxDowntime  time.Duration // unless the request says; 0 = QEMU's own
+	Patience     time.Duration // with memory that comes no nearer to its end; 0 = converge's own
+	LastPatience time.Duration // before the last means; 0 = converge's own
 	Bandwidth    int64         // bytes per second for each stream, unless the request says; 0 = none
 	Lease        time.Duration // of the destination's reservation
 	// DecisionTimeout is how long both hosts are asked where an instance is,

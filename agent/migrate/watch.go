@@ -29,6 +29,7 @@ type watcher struct {
 	started time.Time
 	memory  *convergence
 	pace    *pace
+	pass    int // over memory, as libvirt's events tell
 }
 
 func (m *migration) newWatcher(end context.CancelCauseFunc) *watcher {
@@ -50,6 +51,10 @@ func (w *watcher) follow(ctx context.Context, done <-chan error) error {
 	defer stop()
 	tick := time.NewTicker(lookFirst)
 	defer tick.Stop()
+	var events <-chan hypervisor.Event
+	if w.m.Events != nil {
+		events = w.m.Events(looking)
+	}
 	for looks := 0; ; {
 		select {
 		case err := <-done:
@@ -59,12 +64,40 @@ func (w *watcher) follow(ctx context.Context, done <-chan error) error {
 				return operation.ErrShutdown
 			}
 			return <-done // it was cancelled: libvirt is being stopped
+		case e, ok := <-events:
+			if !ok {
+				events = nil
+			}
+			if w.boundary(e, events) {
+				w.look(looking)
+			}
 		case <-tick.C:
 			w.look(looking)
 			if looks++; looks == firstLooks {
 				tick.Reset(lookEvery)
 			}
 		}
+	}
+}
+
+// boundary tells whether these events, those that have come since included, say
+// that a pass over memory has ended: a short one would begin and end between two
+// looks. The looks go on all the same: events are lost while the connection to
+// libvirt is down or its queue overflows, and a driver may have none.
+func (w *watcher) boundary(e hypervisor.Event, events <-chan hypervisor.Event) bool {
+	before := w.pass
+	for {
+		if e.Kind == hypervisor.KindIteration && e.UUID == w.m.state.UUID {
+			w.pass = max(w.pass, e.Iteration)
+		}
+		select {
+		case e = <-events: // of a closed one: nothing
+			if e.Kind != "" {
+				continue
+			}
+		default:
+		}
+		return w.pass > before
 	}
 }
 
@@ -78,6 +111,7 @@ func (w *watcher) look(ctx context.Context) {
 		jobs, _ := w.m.Mover.BlockJobs(ctx, w.m.ref.Name) // without them the sum still shows
 		w.meter.add(now, job, jobs)
 		w.pace.look(ctx, job, jobs)
+		job.Iteration = max(job.Iteration, w.pass)
 		w.memory.look(ctx, job)
 		shown := w.meter.progress()
 		shown.Convergence = w.memory.shown

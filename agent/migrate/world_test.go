@@ -176,6 +176,13 @@ func (m *mover) SetBandwidth(_ context.Context, _ string, mib uint64) error {
 	return nil
 }
 
+func (m *mover) SetPostCopyBandwidth(_ context.Context, _ string, mib uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.limits = append(m.limits, fmt.Sprintf("post-copy %d MiB/s", mib))
+	return nil
+}
+
 func (m *mover) SetCopySpeed(_ context.Context, _, id string, bytes int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/operation"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 )
@@ -15,19 +16,20 @@ import (
 // is safe at the destination, so nothing here fails the migration: what could
 // not be removed is a warning that names it.
 func (m *migration) clean(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, libvirtPatience)
 	defer cancel()
 	warn := func(format string, args ...any) {
 		m.state.Warnings = append(m.state.Warnings, fmt.Sprintf(format, args...))
 	}
-	leftover := m.dismiss(ctx)
+	leftover := insist(ctx, func() error { return m.dismiss(ctx) })
 	m.state.Remains = leftover != nil
 	if leftover != nil {
 		warn("the copy that libvirt left here remains, and with it the source's volumes: %v", leftover)
 	}
 	if leftover == nil && !m.state.Request.KeepSourceVolumes {
 		for _, v := range m.state.Sources {
-			by, err := m.usedBy(ctx, v.Owned)
+			by := ""
+			err := insist(ctx, func() (err error) { by, err = m.usedBy(ctx, v.Owned); return err })
 			if err != nil {
 				warn("source volume %s of disk %s was kept: whether another instance uses it is not known: %v", v.Owned.Path, v.Target, err)
 				continue
@@ -46,9 +48,16 @@ func (m *migration) clean(ctx context.Context) error {
 		}
 	}
 	if len(m.state.Targets) > 0 {
-		if _, err := m.Targets.Modify(ctx, api.TargetsRequest{Targets: m.state.Targets}); err != nil {
+		err := insist(ctx, func() error {
+			_, err := m.Targets.Modify(ctx, api.TargetsRequest{Targets: m.state.Targets})
+			return err
+		})
+		if err != nil {
 			warn("targets of this host remain connected: %v", err)
 		}
+	}
+	if errors.Is(context.Cause(ctx), operation.ErrShutdown) {
+		return operation.ErrShutdown // the next start does the rest
 	}
 	if err := m.Records.Remove(m.ref); err != nil {
 		warn("the record remains: %v", err)
@@ -62,6 +71,25 @@ func (m *migration) clean(ctx context.Context) error {
 		m.Log.Warn("migration", "operation", m.op.ID(), "warning", w)
 	}
 	return nil
+}
+
+// insist does it again while libvirt is not connected: it may have been restarted,
+// and an agent that has just started is not connected yet. What stays behind for
+// that would stay for good.
+func insist(ctx context.Context, do func() error) error {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := do()
+		if !errors.Is(err, hypervisor.ErrDown) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // dismiss ends the copy that libvirt left on this host, where it lost its way

@@ -50,6 +50,8 @@ type libvirt struct {
 	unread    map[string]error // whose XML libvirt does not give
 	sent      bool             // the guest was handed over whole
 	down      bool
+	// So many calls for a list, or an XML, find libvirt not connected.
+	noList, noXML int
 }
 
 func (l *libvirt) set(d hypervisor.Domain) {
@@ -80,6 +82,10 @@ func (l *libvirt) Domain(_ context.Context, name string) (hypervisor.Domain, err
 func (l *libvirt) Domains(context.Context) (out []hypervisor.Domain, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.noList > 0 {
+		l.noList--
+		return nil, fmt.Errorf("list domains: %w", hypervisor.ErrDown)
+	}
 	for _, d := range l.domains {
 		out = append(out, d)
 	}
@@ -91,6 +97,10 @@ func (l *libvirt) XML(_ context.Context, name string, inactive bool) (string, er
 	defer l.mu.Unlock()
 	if err := l.unread[name]; err != nil {
 		return "", err
+	}
+	if l.noXML > 0 {
+		l.noXML--
+		return "", fmt.Errorf("read XML of %q: %w", name, hypervisor.ErrDown)
 	}
 	if x, ok := l.next[name]; ok && inactive {
 		return x, nil

@@ -50,8 +50,10 @@ type state struct {
 	Reserved   bool               `json:"reserved,omitempty"`
 	Incoming   api.Incoming       `json:"incoming"`
 	Performing bool               `json:"performing,omitempty"`
-	Moved      bool               `json:"moved,omitempty"`
-	Committed  bool               `json:"committed,omitempty"`
+	// Began: when libvirt was asked, from which the timeout counts.
+	Began     time.Time `json:"began,omitzero"`
+	Moved     bool      `json:"moved,omitempty"`
+	Committed bool      `json:"committed,omitempty"`
 	// Halted: the agent paused the copy that libvirt had started again here.
 	Halted bool `json:"halted,omitempty"`
 	// Unconfirmed: it was stated, not seen, that the destination has it.

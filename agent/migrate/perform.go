@@ -38,7 +38,7 @@ func (m *migration) perform(ctx context.Context) error {
 	if err := lostVolume(in.Lost); err != nil {
 		return err
 	}
-	m.state.Performing = true
+	m.state.Performing, m.state.Began = true, m.Now()
 	if err := m.save(); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
@@ -193,4 +194,22 @@ func TestRecoverAndCancel(t *testing.T) {
 	must(t, err)
 	w.here(true, "")
 	w.failed(w.ended(id), api.StatusCancelled, "cancelled", "perform")
+}
+
+// An adopted migration has no more time than it was given: what passed before the
+// agent came back counts.
+func TestRecoverKeepsTheTimeout(t *testing.T) {
+	w := newWorld(t)
+	w.options.Now = func() time.Time { return time.Now().Add(time.Hour) } // of the next start
+	id := w.moving(api.MigrateRequest{Timeout: api.Duration(30 * time.Minute)})
+	w.mover.job = func() hypervisor.Job {
+		w.mover.mu.Lock()
+		defer w.mover.mu.Unlock()
+		if w.mover.stopped > 0 {
+			return hypervisor.Job{Kind: hypervisor.JobNone}
+		}
+		return hypervisor.Job{Kind: hypervisor.JobOutgoing, Phase: hypervisor.PhaseMemory}
+	}
+	w.here(true, "")
+	w.failed(w.resume(id), api.StatusFailed, "timeout", "perform")
 }

@@ -122,7 +122,7 @@ func (w *watcher) look(ctx context.Context) {
 	if stall > 0 && now.Sub(w.meter.lastMove(w.started)) > stall {
 		w.end(errStalled)
 	}
-	if limit := r.Timeout.Or(w.m.Timeout); limit > 0 && now.Sub(w.started) > limit {
+	if limit := r.Timeout.Or(w.m.Timeout); limit > 0 && now.Sub(w.m.state.Began) > limit {
 		w.end(errTimeout)
 	}
 }

@@ -255,6 +255,9 @@ func peerProblem(err error, peer string) error {
 	if p.Code == "peer-unreachable" && p.Hint == "" {
 		p.Hint = fmt.Sprintf("check that the agent runs at %s and that both hosts trust the same CA", peer)
 	}
+	if p.Code == "libvirt-down" {
+		p.Hint = fmt.Sprintf("see `systemctl status libvirtd` on the host of %s; its agent connects by itself", peer)
+	}
 	return err
 }
 

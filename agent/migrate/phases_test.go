@@ -245,6 +245,23 @@ func TestUndoOfAnUnreachablePeer(t *testing.T) {
 	}
 }
 
+// The destination's agent is restarted, which fails the migration: what it made is
+// taken back as soon as it answers again.
+func TestUndoOfAPeerThatIsRestarted(t *testing.T) {
+	w := newWorld(t)
+	renewed := 0
+	w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+		if renewed++; renewed < 3 {
+			return api.Incoming{}, api.NewProblem("peer-unreachable", "connection refused")
+		}
+		return in, nil
+	}
+	w.fails(api.MigrateRequest{}, api.StatusFailed, "peer-unreachable", "perform")
+	if w.peer.removed != 1 {
+		t.Errorf("removed %d times; want once", w.peer.removed)
+	}
+}
+
 // Libvirt's call failed, but the instance has moved: both hosts say so.
 func TestMovedAllTheSame(t *testing.T) {
 	w := newWorld(t)

@@ -63,9 +63,11 @@ func (m *migration) unreserve(ctx context.Context) error {
 // before something is taken back.
 const reachDeadline = 3 * time.Second
 
-// reach finds out soon whether the destination answers at all. Where it does
-// not, waiting for it only keeps the instance locked: its lease runs out there,
-// and it takes back by itself what it made.
+// reach finds out soon whether the destination answers. Its agent may just be
+// restarted, and what it made should not stay until the lease is over: until then
+// the instance cannot be asked to move there again. Where it does not answer,
+// waiting longer only keeps the instance locked: its lease runs out there, and it
+// takes back by itself what it made.
 //
 // One that did not is not asked again: that would double the wait.
 func (m *migration) reach(ctx context.Context) error {
@@ -74,12 +76,20 @@ func (m *migration) reach(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, reachDeadline)
 	defer cancel()
-	_, err := m.peer.Renew(ctx, m.op.ID())
-	if err == nil || api.CodeOf(err) != "peer-unreachable" {
-		return nil
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := m.peer.Renew(ctx, m.op.ID())
+		if err == nil || api.CodeOf(err) != "peer-unreachable" {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			m.unreachable = fmt.Errorf("the destination does not answer; it takes back by itself what it made, at the latest %s after it last heard of the migration: %w", m.Lease, err)
+			return m.unreachable
+		}
 	}
-	m.unreachable = fmt.Errorf("the destination does not answer; it takes back by itself what it made, at the latest %s after it last heard of the migration: %w", m.Lease, err)
-	return m.unreachable
 }
 
 // reservation says what the destination is to make.

@@ -33,14 +33,26 @@ var (
 // Valid says whether the probe can have come from WriteProbe.
 func (p Probe) Valid() bool { return probeName.MatchString(p.Name) && probeToken.MatchString(p.Token) }
 
-// WriteProbe leaves a fresh probe in the folder dir. The caller must call
-// remove, which deletes that very file and may be called more than once.
+// NewProbe gives a probe that is nowhere yet: whoever may be lost while it is there
+// writes it down first.
+func NewProbe() Probe { return Probe{Name: probePrefix + randomHex(16), Token: randomHex(32)} }
+
+// WriteProbe leaves a fresh probe in the folder dir, see [Probe.Write].
 func WriteProbe(dir string) (p Probe, remove func() error, err error) {
-	p = Probe{Name: probePrefix + randomHex(16), Token: randomHex(32)}
+	p = NewProbe()
+	if remove, err = p.Write(dir); err != nil {
+		return Probe{}, nil, err
+	}
+	return p, remove, nil
+}
+
+// Write leaves the probe in the folder dir. The caller must call remove, which
+// deletes that very file and may be called more than once.
+func (p Probe) Write(dir string) (remove func() error, err error) {
 	path := filepath.Join(dir, p.Name)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return Probe{}, nil, fmt.Errorf("write probe: %w", err)
+		return nil, fmt.Errorf("write probe: %w", err)
 	}
 	own, err := identify(f, path)
 	if err == nil {
@@ -48,9 +60,21 @@ func WriteProbe(dir string) (p Probe, remove func() error, err error) {
 	}
 	// Network file systems send the bytes at close at the latest.
 	if err = errors.Join(err, f.Close()); err != nil {
-		return Probe{}, nil, fmt.Errorf("write probe: %w", errors.Join(err, os.Remove(path)))
+		return nil, fmt.Errorf("write probe: %w", errors.Join(err, os.Remove(path)))
 	}
-	return p, own.removeProbe, nil
+	return own.removeProbe, nil
+}
+
+// Remove deletes a probe of an earlier run from the folder dir, whole or not: its
+// name is nobody else's. One that is not there is removed already.
+func (p Probe) Remove(dir string) error {
+	if !p.Valid() {
+		return fmt.Errorf("remove probe: %q is none", p.Name)
+	}
+	if err := os.Remove(filepath.Join(dir, p.Name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove probe: %w", err)
+	}
+	return nil
 }
 
 // removeProbe unlinks without asking who has the file open: a peer that is

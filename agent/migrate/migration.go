@@ -202,7 +202,7 @@ func (m *migration) offer(ctx context.Context) error {
 	// The live XML: libvirt has filled in the CPU that the guest really sees.
 	r := api.FactsRequest{Project: m.ref.Project, Name: m.ref.Name, UUID: m.in.Instance.UUID, HostUUID: m.host.UUID, DomainXML: m.inst.XML,
 		Disks: []api.FactsDisk{}, MediaDigests: map[string]string{}}
-	probes := newProbes(m.Log)
+	probes := newProbes(m.Log, m.op)
 	defer probes.remove()
 	for _, d := range m.in.Instance.Disks {
 		switch {

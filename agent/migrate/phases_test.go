@@ -512,7 +512,7 @@ func TestCleanGoesByIdentity(t *testing.T) {
 		}, kept: true, warnings: 1},
 		{name: "whether another instance has it is not known", change: func(w *world) {
 			other("")(w)
-			w.libvirt.unread = map[string]error{"other": hypervisor.ErrDown}
+			w.libvirt.unread = map[string]error{"other": errors.New("it has no answer")}
 		}, kept: true, warnings: 1},
 		{name: "another instance has gone since", change: func(w *world) {
 			other(fileDisk("vda", w.disk))(w)

@@ -19,6 +19,7 @@ const libvirtPatience = 2 * time.Minute
 // left. Libvirt may have carried it on meanwhile, so both hosts are asked where
 // the instance is; memory of what was intended decides nothing.
 func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
+	s.dropProbes(op)
 	if waited, err := waits(op); err != nil || waited {
 		// It may have been held for one at work.
 		defer func() { s.Line.Hold(op.ID()).Leave() }()

@@ -3,6 +3,7 @@ package migrate_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -212,4 +213,29 @@ func TestRecoverKeepsTheTimeout(t *testing.T) {
 	}
 	w.here(true, "")
 	w.failed(w.resume(id), api.StatusFailed, "timeout", "perform")
+}
+
+// What an agent that was lost while the destination looked has left beside the
+// disks goes.
+func TestRecoverRemovesTheProbes(t *testing.T) {
+	w := newWorld(t)
+	probe, look := "", w.peer.facts
+	w.peer.facts = func(r api.FactsRequest) (api.Facts, error) {
+		probe = filepath.Join(w.dir, r.Disks[0].Probe.Name)
+		return look(r)
+	}
+	preparing := make(chan struct{})
+	w.peer.reserve = func(ctx context.Context, in api.Incoming) (api.Incoming, error) {
+		close(preparing)
+		<-ctx.Done()
+		return in, context.Cause(ctx)
+	}
+	op := w.begin(api.MigrateRequest{})
+	<-preparing
+	w.restart()
+	w.write(probe)
+	w.failed(w.resume(op.ID), api.StatusFailed, "interrupted", "prepare")
+	if w.exists(probe) {
+		t.Errorf("%s is left", probe)
+	}
 }

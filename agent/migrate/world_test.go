@@ -50,8 +50,7 @@ type libvirt struct {
 	unread    map[string]error // whose XML libvirt does not give
 	sent      bool             // the guest was handed over whole
 	down      bool
-	// So many calls for a list, or an XML, find libvirt not connected.
-	noList, noXML int
+	noList    int // so many calls for a list find libvirt not connected
 }
 
 func (l *libvirt) set(d hypervisor.Domain) {
@@ -97,10 +96,6 @@ func (l *libvirt) XML(_ context.Context, name string, inactive bool) (string, er
 	defer l.mu.Unlock()
 	if err := l.unread[name]; err != nil {
 		return "", err
-	}
-	if l.noXML > 0 {
-		l.noXML--
-		return "", fmt.Errorf("read XML of %q: %w", name, hypervisor.ErrDown)
 	}
 	if x, ok := l.next[name]; ok && inactive {
 		return x, nil

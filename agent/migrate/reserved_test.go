@@ -137,7 +137,7 @@ func TestGuestShutsDownWhileItMoves(t *testing.T) {
 		w.libvirt.set(hypervisor.Domain{Name: "vm", UUID: w.instance.Domain.UUID, State: hypervisor.Shutoff, Persistent: true})
 		return errors.New("operation failed: domain is not running")
 	}
-	p := w.fails(api.MigrateRequest{}, api.StatusFailed, "migration-failed", "perform")
+	p := w.fails(api.MigrateRequest{}, api.StatusFailed, "instance-ended", "perform")
 	if strings.Contains(p.Hint, "runs on") || !strings.Contains(p.Hint, "shut down") {
 		t.Errorf("hint %q", p.Hint)
 	}

@@ -138,7 +138,7 @@ func TestGuestShutsDownWhileItMoves(t *testing.T) {
 		return errors.New("operation failed: domain is not running")
 	}
 	p := w.fails(api.MigrateRequest{}, api.StatusFailed, "instance-ended", "perform")
-	if strings.Contains(p.Hint, "runs on") || !strings.Contains(p.Hint, "shut down") {
-		t.Errorf("hint %q", p.Hint)
+	if strings.Contains(p.Hint, "runs on") || !strings.Contains(p.Detail, "shut down") {
+		t.Errorf("detail %q, hint %q", p.Detail, p.Hint)
 	}
 }

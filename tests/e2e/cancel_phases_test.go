@@ -208,3 +208,63 @@ func (w *world) signalQEMU(on *side, name, signal string) {
 	w.Helper()
 	w.exec(on, "sh", "-c", `kill "$1" "$(cat "/run/libvirt/qemu/$0.pid")"`, name, signal)
 }
+
+// The destination does not answer any more when a migration is cancelled. The call
+// is answered as fast as ever; the operation takes as long as it takes to be sure
+// that nobody answers, and, where the disks are on their way over a link that is
+// cut, as libvirt takes to let go of its peer. The guest writes on all the while,
+// and the destination takes back by itself what it made.
+func TestCancelWithNobodyAtTheDestination(t *testing.T) {
+	w := begin(t)
+	w.atMost(2 * testTime)
+	name := w.unique("vm")
+	w.agentWith(w.a, "WHERRY_MIGRATION_LEASE=10s")
+	w.heavy(w.a, name, 8*mib)
+	h := w.holding(w.b)
+	before := w.holdings(w.a)
+	over := func(w *world, id string) {
+		w.takenBack(w.b, id)
+		w.clean(name, w.b)
+		w.idle(w.a, name)
+		w.holdsAgain(w.a, before)
+	}
+	writes := func() { w.must(w.lab.Guest(name).WaitMore(w.ctx, w.a.Host, "vda", 5)) }
+	copying := func(w *world) string {
+		w.rate(w.a, "10mbit")
+		id := w.begun(w.a, name, api.MigrateRequest{})
+		w.copying(w.a, id)
+		return id
+	}
+	w.step("its agent hangs while all is ready", func(w *world) {
+		last := "POST /renew"
+		h.want.Store(&last)
+		id := w.asking(w.a, name, api.MigrateRequest{Destination: h.url})
+		w.seenOp(w.a, id, "held", func(api.Operation) bool { return h.kept.Load() > 0 })
+		// Held to the end: it answers no question from here on.
+		w.cancelledIn("perform", w.a, id, 3*prompt)
+		h.want.Store(nil)
+		over(w, id)
+	})
+	w.step("its agent is stopped while disks move", func(w *world) {
+		id := copying(w)
+		agent := w.exec(w.b, "cat", "/run/lab-agent.pid")
+		w.cleanup("letting the agent go on", func(ctx context.Context) error {
+			_, err := w.b.Exec(ctx, "kill", "-CONT", agent)
+			return err
+		})
+		w.exec(w.b, "kill", "-STOP", agent)
+		w.cancelledIn("perform", w.a, id, 4*prompt)
+		writes()
+		w.exec(w.b, "kill", "-CONT", agent)
+		over(w, id)
+	})
+	w.step("the link is cut while disks move", func(w *world) {
+		id := copying(w)
+		join := w.cut(w.a)
+		w.cancelledIn("perform", w.a, id, keepAlive+2*prompt)
+		writes()
+		over(w, id)
+		join()
+	})
+	w.alive(name, w.a)
+}

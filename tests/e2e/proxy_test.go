@@ -22,6 +22,12 @@ import (
 // goes to the agent.
 func (w *world) proxy(before *side, meddle func(http.ResponseWriter, *http.Request) bool) string {
 	w.Helper()
+	return w.proxyTelling(before, meddle, func(*http.Response) {})
+}
+
+// proxyTelling tells of each of the agent's answers, too, before the peer has it.
+func (w *world) proxyTelling(before *side, meddle func(http.ResponseWriter, *http.Request) bool, tell func(*http.Response)) string {
+	w.Helper()
 	cert, err := tls.X509KeyPair([]byte(w.exec(before, "cat", "/etc/wherry/pki/host.pem")), []byte(w.exec(before, "cat", "/etc/wherry/pki/host-key.pem")))
 	w.must(err)
 	authority := x509.NewCertPool()
@@ -40,7 +46,8 @@ func (w *world) proxy(before *side, meddle func(http.ResponseWriter, *http.Reque
 			// The agent is killed and started again behind it.
 			DisableKeepAlives: true,
 		},
-		ErrorLog: log.New(testLog{w}, "", 0),
+		ModifyResponse: func(r *http.Response) error { tell(r); return nil },
+		ErrorLog:       log.New(testLog{w}, "", 0),
 	}
 	listener, err := before.Listen("tcp", ":0")
 	w.must(err)

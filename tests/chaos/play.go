@@ -85,8 +85,9 @@ func (p *play) begin(ctx context.Context) error {
 	return p.rate(ctx, p.s.Link)
 }
 
+// rate slows down one host after the other: each setting is of the wire between both.
 func (p *play) rate(ctx context.Context, rate string) error {
-	return p.both(func(h *host) error { return h.Rate(ctx, rate) })
+	return errors.Join(p.a.Rate(ctx, rate), p.b.Rate(ctx, rate))
 }
 
 func (p *play) acts(ctx context.Context) error {

@@ -24,7 +24,10 @@ func (p *play) heal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healTime)
 	defer cancel()
 	p.journal.note("everything is put right")
-	err := p.both(func(h *host) error { return errors.Join(h.Rate(ctx, "off"), h.Link(ctx, true), h.free(ctx)) })
+	err := p.rate(ctx, "off")
+	for _, h := range p.hosts() {
+		err = errors.Join(err, h.Link(ctx, true), h.free(ctx))
+	}
 	err = errors.Join(err, p.both(func(h *host) error {
 		if err := h.Libvirtd(ctx, "start"); err != nil {
 			return err

@@ -156,6 +156,9 @@ func (m *meter) addWhole(d *api.PartProgress, b hypervisor.BlockJob) {
 	d.BytesTotal = max(d.BytesTotal, d.BytesDone+1)
 }
 
+// hasMoved tells whether a first byte was seen to move.
+func (m *meter) hasMoved() bool { return m.worked > 0 }
+
 func (m *meter) lastMove(started time.Time) time.Time {
 	if m.movedAt.After(started) {
 		return m.movedAt

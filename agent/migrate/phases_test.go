@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -434,6 +436,44 @@ func TestTimeouts(t *testing.T) {
 			w.fails(r, api.StatusFailed, code, "perform")
 		})
 	}
+}
+
+// Before the first byte a destination that answers is given more time than the
+// stall timeout, and one that does not is not.
+func TestSlowStartIsNoStall(t *testing.T) {
+	w := newWorld(t)
+	var later, looks atomic.Int64 // hours
+	w.options.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load()) * time.Hour) }
+	w.restart()
+	renewals := func(fn func(api.Incoming) (api.Incoming, error)) {
+		w.peer.mu.Lock()
+		defer w.peer.mu.Unlock()
+		w.peer.renew = fn
+	}
+	w.mover.migrate = func(ctx context.Context, p hypervisor.MigrateParams) error {
+		defer renewals(nil) // the destination is back when it is to clean up
+		return untilStopped(ctx, p)
+	}
+	w.mover.job = func() hypervisor.Job { looks.Add(1); return hypervisor.Job{Kind: hypervisor.JobNone} }
+	op := w.begin(api.MigrateRequest{StallTimeout: api.Duration(time.Hour), Timeout: api.Duration(100 * time.Hour)})
+	looked := func() {
+		for seen := looks.Load(); looks.Load() < seen+3; {
+			if t.Context().Err() != nil {
+				t.Fatal("nobody looks any more")
+			}
+			runtime.Gosched()
+		}
+	}
+	looked()
+	later.Store(2)
+	looked()
+	if now, err := w.engine.Get(t.Context(), op.ID); err != nil || now.Ended() {
+		t.Fatalf("after twice the stall timeout it is %s, %v; want it to go on", now.Status, err)
+	}
+	renewals(func(api.Incoming) (api.Incoming, error) {
+		return api.Incoming{}, api.NewProblem("peer-unreachable", "no route to host")
+	})
+	w.failed(w.ended(op.ID), api.StatusFailed, "stalled", "perform")
 }
 
 // The limit of the downtime is set as soon as QEMU takes it, once.

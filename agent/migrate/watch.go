@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/operation"
@@ -29,7 +30,8 @@ type watcher struct {
 	started time.Time
 	memory  *convergence
 	pace    *pace
-	pass    int // over memory, as libvirt's events tell
+	pass    int         // over memory, as libvirt's events tell
+	silent  atomic.Bool // the destination's agent did not renew the lease when it was last asked
 }
 
 func (m *migration) newWatcher(end context.CancelCauseFunc) *watcher {
@@ -118,13 +120,26 @@ func (w *watcher) look(ctx context.Context) {
 		w.m.op.Progress(shown)
 	}
 	r := w.m.state.Request
-	stall := r.StallTimeout.Or(w.m.StallTimeout)
+	stall := stallLimit(r.StallTimeout.Or(w.m.StallTimeout), w.meter.hasMoved(), !w.silent.Load())
 	if stall > 0 && now.Sub(w.meter.lastMove(w.started)) > stall {
 		w.end(errStalled)
 	}
 	if limit := r.Timeout.Or(w.m.Timeout); limit > 0 && now.Sub(w.m.state.Began) > limit {
 		w.end(errTimeout)
 	}
+}
+
+// slowStart is how many times the stall timeout the first byte may take.
+const slowStart = 3
+
+// stallLimit is how long nothing may move, by the stall timeout. On a busy host
+// the destination's QEMU is slow to come up: before the first byte that is no
+// stall yet for as long as its agent answers.
+func stallLimit(timeout time.Duration, moved, answers bool) time.Duration {
+	if !moved && answers {
+		return slowStart * timeout
+	}
+	return timeout
 }
 
 // keepLease renews the reservation, far more often than its term asks for: the
@@ -140,6 +155,9 @@ func (w *watcher) keepLease(ctx context.Context) {
 		case <-tick.C:
 			call, cancel := context.WithTimeout(ctx, max(w.m.Lease/3, time.Second))
 			in, err := w.m.peer.Renew(call, w.m.op.ID())
+			if ctx.Err() == nil {
+				w.silent.Store(err != nil)
+			}
 			if err != nil && ctx.Err() == nil {
 				w.m.Log.Warn("the destination's lease was not renewed", "operation", w.m.op.ID(), "error", err)
 			}

@@ -174,43 +174,6 @@ func (o Owned) Sync() error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// Remove deletes the file if it is the one that was reserved and nobody holds
-// it open. A file that is absent already is success; another file in its place
-// is ErrNotOwned, one in use is ErrInUse naming who holds it. The folder is on
-// disk when Remove returns.
-func (o Owned) Remove() error {
-	err := o.remove()
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove volume: %w", err)
-	}
-	return nil
-}
-
-func (o Owned) remove() error {
-	folder, err := os.Open(filepath.Dir(o.Path))
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	// All by the folder's descriptor, so that a folder that is moved away
-	// meanwhile does not change what is meant.
-	dirfd, name := int(folder.Fd()), filepath.Base(o.Path)
-	now, err := statOwned(dirfd, name, 0, o.Path)
-	if err != nil {
-		return err
-	}
-	if err := o.same(now); err != nil {
-		return err
-	}
-	if err := checkUnused(o); err != nil {
-		return err
-	}
-	if err := unix.Unlinkat(dirfd, name, 0); err != nil {
-		return &os.PathError{Op: "unlink", Path: o.Path, Err: err}
-	}
-	return folder.Sync()
-}
-
 // syncFolder makes the names in a folder durable.
 func syncFolder(path string) error {
 	d, err := os.Open(path)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
-	"github.com/wherry-kvm/wherry/volume"
 )
 
 // vanishWait is how long libvirt is given to take an arriving QEMU down after
@@ -168,6 +167,7 @@ func (s *Service) remove(ctx context.Context, e *entry, wanted func(reservation)
 	var errs []error
 	if err := s.removeVolumes(e); err != nil {
 		errs = append(errs, err)
+		s.owe(e, err)
 	}
 	if len(res.Request.Targets) > 0 {
 		if _, err := s.Targets.Modify(ctx, api.TargetsRequest{Targets: res.Request.Targets}); err != nil {
@@ -250,35 +250,4 @@ func (s *Service) waitGone(ctx context.Context, r api.IncomingRequest) error {
 			return errors.Join(ctx.Err(), left)
 		}
 	}
-}
-
-// removeVolumes deletes what the journal says this reservation made: files
-// with its own temporary name, and files whose identity was written down,
-// under any name that they may have got since.
-func (s *Service) removeVolumes(e *entry) error {
-	var errs []error
-	for _, v := range e.snapshot().Volumes {
-		own, err := volume.Identify(v.Temp)
-		switch {
-		case err == nil:
-			errs = append(errs, own.Remove())
-		case !notOurs(err):
-			errs = append(errs, err)
-		}
-		errs = append(errs, s.dropRef(v.Temp))
-		if v.Owned == nil {
-			continue
-		}
-		for _, name := range v.Names {
-			own := *v.Owned
-			own.Path = name
-			switch err := own.Verify(); {
-			case err == nil:
-				errs = append(errs, own.Remove(), s.dropRef(name))
-			case !notOurs(err):
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

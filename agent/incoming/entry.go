@@ -46,6 +46,8 @@ type reservation struct {
 	// Lost are the volumes that were gone when the instance had arrived.
 	Lost   []api.Reason `json:"lost,omitempty"`
 	Memory int64        `json:"memory"`
+	// Owes: it was to be taken back, and something may be left; Error says what.
+	Owes bool `json:"owes,omitempty"`
 }
 
 // madeVolume is a file of the reservation. Temp is written down before the
@@ -55,6 +57,8 @@ type reservation struct {
 type madeVolume struct {
 	Target string `json:"target"`
 	Temp   string `json:"temp"`
+	// Folder is where the file is made, written down with Temp.
+	Folder *volume.Owned `json:"folder,omitempty"`
 	// Names are those that the file may have been given since.
 	Names []string      `json:"names"`
 	Owned *volume.Owned `json:"owned,omitempty"`

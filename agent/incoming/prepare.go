@@ -38,11 +38,12 @@ func (s *Service) prepare(e *entry) {
 		return
 	}
 	s.Log.Error("preparing for an instance failed", "reservation", e.id, "error", err)
-	if clean := s.removeVolumes(e); clean != nil {
+	clean := s.removeVolumes(e)
+	if clean != nil {
 		s.Log.Error("volumes of a failed reservation remain", "reservation", e.id, "error", clean)
 	}
 	problem := api.AsProblem(err)
-	if err := s.update(e, func(r *reservation) { r.State, r.Error = failed, problem }); err != nil {
+	if err := s.update(e, func(r *reservation) { r.State, r.Error, r.Owes = failed, problem, clean != nil }); err != nil {
 		s.Log.Error("journalling a failed reservation", "reservation", e.id, "error", err)
 	}
 }
@@ -134,8 +135,12 @@ func (s *Service) makeVolume(ctx context.Context, e *entry, d api.IncomingDisk) 
 	if err := s.inPool(ctx, dir); err != nil {
 		return place, err
 	}
+	folder, err := identifyFolder(dir)
+	if err != nil {
+		return place, fmt.Errorf("making a volume in %s: %w", dir, err)
+	}
 	if err := s.update(e, func(r *reservation) {
-		r.Volumes = append(slices.Clone(r.Volumes), madeVolume{Target: d.Target, Temp: temp, Names: finalNames(d.Place.Path, e.id, d.Target)})
+		r.Volumes = append(slices.Clone(r.Volumes), madeVolume{Target: d.Target, Temp: temp, Folder: &folder, Names: finalNames(d.Place.Path, e.id, d.Target)})
 	}); err != nil {
 		return place, err
 	}

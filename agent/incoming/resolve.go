@@ -130,6 +130,8 @@ func (s *Service) Resolve(ctx context.Context, id string, c api.ResolveRequest) 
 		return s.operation(ctx, e), nil
 	case r.State == committed:
 		return api.Operation{}, api.NewProblem("conflict", "%q has been committed here: it belongs to this host now", r.Request.Name)
+	case r.Owes && c.Keep == api.SideSource:
+		// What cannot be taken back is given up here: its source has done with it.
 	case r.Held == nil:
 		return api.Operation{}, api.NewProblem("conflict", "reservation %s is not in doubt: its source was heard of", id).
 			WithHint("settle it on the source, %q", r.Request.Source)

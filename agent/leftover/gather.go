@@ -8,17 +8,27 @@ import (
 	"html"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
+	"github.com/wherry-kvm/wherry/template"
 	"github.com/wherry-kvm/wherry/volume"
 )
 
-// files lists the folders of those pools that are active and this host's own.
-func files(pools []api.Pool) ([]File, error) {
-	var out []File
+// files lists the folders of those pools that are active and this host's own,
+// all at once. One that does not answer is skipped: nothing in it is taken for
+// left over.
+func (s *Service) files(ctx context.Context, pools []api.Pool) (out []File, hung []string, skipped []api.LeftoverSkipped, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	type listing struct {
+		pool, dir string
+		*look[[]File]
+	}
+	var all []listing
 	seen := map[string]bool{}
 	for _, p := range pools {
 		dir := filepath.Clean(p.Path)
@@ -26,19 +36,41 @@ func files(pools []api.Pool) ([]File, error) {
 			continue // see Skipped
 		}
 		seen[dir] = true
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			return nil, fmt.Errorf("pool %q: %w", p.Name, err)
+		read := s.Folder
+		if read == nil {
+			read = folder
 		}
-		for _, e := range entries {
-			if !e.Type().IsRegular() && !e.IsDir() {
-				continue
-			}
-			if f, err := fileAt(p.Name, filepath.Join(dir, e.Name())); err == nil {
-				out = append(out, f)
-			} else if !errors.Is(err, os.ErrNotExist) {
-				return nil, err
-			}
+		all = append(all, listing{p.Name, dir, s.folders.begin(dir, func() ([]File, error) { return read(p.Name, dir) })})
+	}
+	for _, l := range all {
+		found, err := l.wait(ctx)
+		switch {
+		case errors.Is(err, errNoAnswer):
+			hung = append(hung, l.dir)
+			skipped = append(skipped, api.LeftoverSkipped{What: "pool " + l.pool, Why: err.Error()})
+		case err != nil:
+			return nil, nil, nil, fmt.Errorf("pool %q: %w", l.pool, err)
+		}
+		out = append(out, found...)
+	}
+	return out, hung, skipped, nil
+}
+
+// folder lists the folder of one pool.
+func folder(pool, dir string) ([]File, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []File
+	for _, e := range entries {
+		if !e.Type().IsRegular() && !e.IsDir() {
+			continue
+		}
+		if f, err := fileAt(pool, filepath.Join(dir, e.Name())); err == nil {
+			out = append(out, f)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
 		}
 	}
 	return out, nil
@@ -77,12 +109,14 @@ func allocated(info os.FileInfo) int64 {
 // folders were read: what is made meanwhile is written down before it appears.
 //
 // Snapshots name files of their own, which this does not read: with any, only
-// what bears a name of ours can be told to be nobody's.
-func (s *Service) owners(ctx context.Context) (out []Owner, onlyOurs bool, err error) {
+// what bears a name of ours can be told to be nobody's. So it is where a folder
+// does not answer: what its volumes stand on is not known.
+func (s *Service) owners(ctx context.Context, hung []string) (out []Owner, onlyOurs bool, err error) {
+	var named []Owner
 	add := func(by string, paths ...string) {
 		for _, p := range paths {
 			if filepath.IsAbs(p) {
-				out = append(out, ownerOf(p, by))
+				named = append(named, Owner{Path: filepath.Clean(p), By: by})
 			}
 		}
 	}
@@ -109,7 +143,10 @@ func (s *Service) owners(ctx context.Context) (out []Owner, onlyOurs bool, err e
 			add(fmt.Sprintf("instance %q", d.Name), pathsIn(xml)...)
 		}
 	}
-	chains, err := s.Chains(ctx)
+	var chains template.Chains
+	if len(hung) == 0 {
+		chains, err = s.Chains(ctx)
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("chains: %w", err)
 	}
@@ -140,12 +177,36 @@ func (s *Service) owners(ctx context.Context) (out []Owner, onlyOurs bool, err e
 			return nil, false, err
 		}
 	}
-	return out, onlyOurs, nil
+	known, err := s.identify(ctx, named, hung)
+	return append(out, known...), onlyOurs, err
 }
 
-func ownerOf(path, by string) Owner {
-	o := Owner{Path: filepath.Clean(path), By: by}
-	if info, err := os.Stat(path); err == nil {
+// identify adds which files the owners' paths lead to. Those within a folder
+// that does not answer are known by their paths alone.
+func (s *Service) identify(ctx context.Context, owners []Owner, hung []string) ([]Owner, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	within := func(o Owner) bool {
+		return slices.ContainsFunc(hung, func(dir string) bool { return strings.HasPrefix(o.Path, dir+"/") })
+	}
+	reading := newLook(func() ([]Owner, error) {
+		out := slices.Clone(owners)
+		for i := range out {
+			if !within(out[i]) {
+				out[i] = identified(out[i])
+			}
+		}
+		return out, nil
+	})
+	out, err := reading.wait(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the files that have an owner: %w", err)
+	}
+	return out, nil
+}
+
+func identified(o Owner) Owner {
+	if info, err := os.Stat(o.Path); err == nil {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			o.Dev, o.Ino = st.Dev, st.Ino
 		}

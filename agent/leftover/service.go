@@ -31,7 +31,7 @@ type Hypervisor interface {
 // returns an error where it cannot know them all.
 type Named func(add func(by string, paths ...string)) error
 
-// Service finds and deletes leftovers. All fields are required.
+// Service finds and deletes leftovers. All fields but Folder are required.
 type Service struct {
 	Hypervisor Hypervisor
 	// Pools gives this host's pools.
@@ -48,8 +48,11 @@ type Service struct {
 	SecretSince func(uuid string) time.Time
 	Log         *slog.Logger
 	Now         func() time.Time
+	// Folder lists what lies in a pool's folder; nil = as it is.
+	Folder func(pool, dir string) ([]File, error)
 
-	mu sync.Mutex // one deletion at a time
+	folders looks[[]File]
+	mu      sync.Mutex // one deletion at a time
 }
 
 // List gives what nobody owns, and what was not looked at. An error says that
@@ -74,15 +77,21 @@ func (s *Service) look(ctx context.Context) (view, error) {
 		return v, unknown(fmt.Errorf("pools: %w", err))
 	}
 	v.skipped = append(v.skipped, Skipped(pools)...)
-	if v.files, err = files(pools); err != nil {
+	files, hung, without, err := s.files(ctx, pools)
+	if err != nil {
 		return v, unknown(err)
 	}
-	owners, onlyOurs, err := s.owners(ctx)
+	v.files, v.skipped = files, append(v.skipped, without...)
+	owners, onlyOurs, err := s.owners(ctx, hung)
 	if err != nil {
 		return v, unknown(err)
 	}
 	if onlyOurs {
 		v.skipped = append(v.skipped, api.LeftoverSkipped{What: "files of other names", Why: "an instance has snapshots, and which files those need is not read"})
+	}
+	if len(hung) > 0 {
+		onlyOurs = true
+		v.skipped = append(v.skipped, api.LeftoverSkipped{What: "files of other names", Why: "what the volumes stand on that lie in " + strings.Join(hung, ", ") + " is not known"})
 	}
 	things, skipped, claims, ended, err := s.things(ctx)
 	if err != nil {

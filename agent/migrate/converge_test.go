@@ -201,6 +201,91 @@ func TestPostCopyIsNeverEndedHalfWay(t *testing.T) {
 	}
 }
 
+// The link breaks in post-copy: neither half is ended, by no timeout, cancel or
+// choice. Whoever decides is told how it is taken up again, and a choice counts
+// once that was done, or once both halves were ended.
+func TestPostCopyBrokenOff(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		source, dest string // what became of the halves; "" = gone
+		keep, status string
+		volume       bool // the source's is still there at the end
+	}{
+		{"taken up again", "", "running", api.SideDestination, api.StatusSucceeded, false},
+		{"given up", "shutoff", "", api.SideSource, api.StatusFailed, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.options.DecisionTimeout = time.Second
+			w.restart()
+			at := api.Incoming{Domain: "paused", Reason: "postcopy-failed", Process: "runs"}
+			op := w.brokenOff(&at)
+			if op.Status != api.StatusNeedsDecision || !strings.Contains(op.Error.Hint, "--postcopy-resume vm ") || len(op.Error.Commands) != 2 {
+				t.Fatalf("operation %s, %+v", op.Status, op.Error)
+			}
+			if len(op.Error.Sides) != 2 {
+				t.Errorf("sides %+v", op.Error.Sides)
+			}
+			for _, side := range op.Error.Sides {
+				if side.State != "paused" || side.Reason != "postcopy-failed" {
+					t.Errorf("side %+v", side)
+				}
+			}
+			if now, err := w.engine.Cancel(t.Context(), op.ID); now.Status != api.StatusNeedsDecision {
+				t.Errorf("cancelled it is %s, %v", now.Status, err)
+			}
+			for _, keep := range []string{api.SideSource, api.SideDestination} {
+				if _, err := w.resolve(op.ID, keep, ""); api.CodeOf(err) != "conflict" || !strings.Contains(err.Error(), "neither can go on") {
+					t.Errorf("keeping the %s: %v; want it refused", keep, err)
+				}
+			}
+			if n, _ := w.peer.left(); n != 1 || w.peer.removed != 0 || w.mover.stopped != 0 || !w.exists(w.disk) ||
+				w.libvirt.state("vm") != hypervisor.Paused || !slices.Equal(w.peer.settled, []string{api.SettleHold}) {
+				t.Errorf("%d reservations, removed %d times, stopped %d times, told %q; want nothing destroyed", n, w.peer.removed, w.mover.stopped, w.peer.settled)
+			}
+
+			w.peer.mu.Lock()
+			at = api.Incoming{Domain: c.dest, Running: c.dest == "running"}
+			w.peer.mu.Unlock()
+			if c.source == "" {
+				w.libvirt.gone("vm")
+			} else {
+				d := w.instance.Domain
+				d.State = hypervisor.State(c.source)
+				w.libvirt.set(d)
+			}
+			w.settledAs(op.ID, c.keep, "", c.status)
+			if w.exists(w.disk) != c.volume || w.peer.removed != 0 {
+				t.Errorf("the source's volume is there: %v; the destination's were removed %d times", w.exists(w.disk), w.peer.removed)
+			}
+		})
+	}
+}
+
+// brokenOff has a migration break off in post-copy, with the destination as at
+// says, and gives its end.
+func (w *world) brokenOff(at *api.Incoming) api.Operation {
+	w.t.Helper()
+	w.peer.mu.Lock()
+	w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+		w.peer.mu.Lock()
+		defer w.peer.mu.Unlock()
+		in.Domain, in.Reason, in.Process, in.Running = at.Domain, at.Reason, at.Process, at.Running
+		return in, nil
+	}
+	w.peer.mu.Unlock()
+	begun := make(chan struct{})
+	w.mover.post = func() error { close(begun); return nil }
+	w.busyGuest(func(context.Context, hypervisor.MigrateParams) error {
+		<-begun
+		d := w.instance.Domain
+		d.State, d.Reason = hypervisor.Paused, "postcopy-failed"
+		w.libvirt.set(d)
+		return errors.New("connection reset")
+	})
+	return w.migrated(api.MigrateRequest{PostCopy: true, Timeout: api.Duration(time.Hour)})
+}
+
 // What cannot be done is left, and the policy goes on.
 func TestPostCopyRefused(t *testing.T) {
 	w := newWorld(t)

@@ -29,6 +29,9 @@ func (s Side) silent() bool { return s.State == unknown }
 // with which it can be taken up again, and the guest's memory is on both hosts.
 func (s Side) halved() bool { return s.paused() && s.Reason == "postcopy-failed" }
 
+// split tells of the source that a part of the guest's memory is on each host.
+func (s Side) split() bool { return s.halved() || s.paused() && s.Reason == "postcopy" }
+
 // Journal is how far a migration has come by what was written down.
 type Journal string
 
@@ -92,6 +95,11 @@ var table = []row{
 		why: "it is in post-copy: a part of its memory is on each host, and neither can do without the other"},
 	{name: "still moving", fits: func(s, _ Side) bool { return s.Job }, verdict: Wait, why: "the migration is still going on at the source"},
 	{name: "source silent", fits: func(s, _ Side) bool { return s.silent() }, passes: true, why: "the source's libvirt does not answer"},
+
+	// The source's half may have ended. What the guest wrote last is at the
+	// destination, and it cannot go on there.
+	{name: "post-copy broken off there", fits: func(_, d Side) bool { return d.halved() }, passes: true,
+		why: "post-copy has broken off: the destination has a part of its memory, and waits for the rest"},
 
 	{name: "both run", fits: func(s, d Side) bool { return s.alive() && d.alive() }, verdict: Undecided, halt: true, why: "it runs on both hosts"},
 	{name: "handed over, no answer", fits: func(s, d Side) bool { return s.alive() && d.silent() && s.Sent }, passes: true, halt: true,

@@ -47,6 +47,8 @@ func TestJudge(t *testing.T) {
 		{row: "still moving", source: migrate.Side{State: "running", Job: true, Sent: true}, dest: running, patient: migrate.Wait, impatient: migrate.Wait},
 		{row: "post-copy broken off", source: migrate.Side{State: "paused", Reason: "postcopy-failed", Job: true}, dest: running, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "post-copy broken off", source: migrate.Side{State: "paused", Reason: "postcopy-failed"}, dest: byUser, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "post-copy broken off there", source: off, dest: migrate.Side{State: "paused", Reason: "postcopy-failed"}, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "post-copy broken off there", source: none, dest: migrate.Side{State: "paused", Reason: "postcopy-failed"}, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "in post-copy", source: migrate.Side{State: "paused", Reason: "postcopy"}, dest: running, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "still moving", source: migrate.Side{State: "paused", Reason: "postcopy", Job: true}, dest: running, patient: migrate.Wait, impatient: migrate.Wait},
 		{row: "both run", source: running, dest: running, patient: migrate.Undecided, impatient: migrate.Undecided, halt: true},
@@ -88,15 +90,19 @@ func TestJudge(t *testing.T) {
 func situations() (out []migrate.Situation) {
 	bools := []bool{false, true}
 	states := []string{"", "running", "paused", "shutoff", "incoming", "unknown", "crashed", "pmsuspended", "blocked"}
+	destinations := []migrate.Side{{State: "paused", Reason: "postcopy-failed"}}
+	for _, d := range states {
+		destinations = append(destinations, migrate.Side{State: d})
+	}
 	for _, s := range states {
-		for _, d := range states {
+		for _, d := range destinations {
 			for _, reason := range []string{"", "migration", "user", "postcopy", "postcopy-failed"} {
 				for bits := range 8 {
 					for _, journal := range []migrate.Journal{migrate.Untouched, migrate.Prepared, migrate.Performing, migrate.Moved, migrate.Committed} {
 						for _, patient := range bools {
 							out = append(out, migrate.Situation{
 								Source:      migrate.Side{State: s, Reason: reason, Job: bits&1 != 0, Sent: bits&2 != 0, Halted: bits&4 != 0},
-								Destination: migrate.Side{State: d}, Journal: journal, Patient: patient})
+								Destination: d, Journal: journal, Patient: patient})
 						}
 					}
 				}
@@ -124,7 +130,7 @@ func TestJudgeNeverGuesses(t *testing.T) {
 		if s.Journal != migrate.Performing {
 			continue // that is the truth, whatever the hosts say
 		}
-		if src.State == "paused" && strings.HasPrefix(src.Reason, "postcopy") && j.Verdict != migrate.Wait && j.Verdict != migrate.Undecided {
+		if (src.State == "paused" && strings.HasPrefix(src.Reason, "postcopy") || dst.Reason == "postcopy-failed") && j.Verdict != migrate.Wait && j.Verdict != migrate.Undecided {
 			bad("ends one half of a guest")
 		}
 		running := 0

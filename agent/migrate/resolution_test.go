@@ -11,6 +11,7 @@ import (
 func TestResolveChoices(t *testing.T) {
 	running, none, off, unknown := migrate.Side{State: "running"}, migrate.Side{}, migrate.Side{State: "shutoff"}, migrate.Side{State: "unknown"}
 	paused, sent := migrate.Side{State: "paused"}, migrate.Side{State: "paused", Sent: true}
+	half := migrate.Side{State: "paused", Reason: "postcopy-failed"}
 	source, destination := migrate.Choice{Keep: migrate.KeepSource}, migrate.Choice{Keep: migrate.KeepDestination}
 	said := func(c migrate.Choice, other string) migrate.Choice { c.Other = other; return c }
 	type want = migrate.Resolution
@@ -49,6 +50,15 @@ func TestResolveChoices(t *testing.T) {
 		{"silent, chosen, said to have it, never handed over", said(destination, api.OtherHasIt), running, unknown, want{}, "never handed over"},
 		{"silent, chosen, gone here", said(destination, api.OtherHasIt), none, unknown, want{}, ""},
 		{"a statement against what is known", said(destination, api.OtherHasIt), paused, none, want{}, "nothing of it at the destination"},
+		{"in two halves, the source stays", source, half, half, want{}, "a part of its memory is on each host"},
+		{"in two halves, the destination stays", destination, half, half, want{}, "a part of its memory is on each host"},
+		{"in two halves, and libvirt keeps the job", source, migrate.Side{State: "paused", Reason: "postcopy-failed", Job: true}, half, want{}, "a part of its memory is on each host"},
+		{"in post-copy, without a job", destination, migrate.Side{State: "paused", Reason: "postcopy"}, running, want{}, "a part of its memory is on each host"},
+		{"half of it ended, the destination stays", destination, off, half, want{}, "only a part of its memory"},
+		{"half of it ended, the source stays", source, off, half, want{}, "only a part of its memory"},
+		{"both halves ended", source, off, none, want{}, ""},
+		{"both halves ended, and refused", destination, off, none, want{}, "nothing of it at the destination"},
+		{"taken up again", destination, none, running, want{Commit: true, Discard: true}, ""},
 		{"source silent", source, unknown, running, want{}, "does not answer"},
 		{"still going on", source, migrate.Side{State: "running", Job: true}, none, want{}, "still going on"},
 		{"crashed", source, migrate.Side{State: "crashed"}, none, want{}, "nobody can tell"},

@@ -95,6 +95,9 @@ var (
 	// Another host may have the guest: cutting the power because time is over
 	// could cut it in two.
 	pausedToMove = map[string]bool{"migration": true, "postcopy": true}
+	// A part of the guest's memory is on each host, and can be brought together
+	// again: only who asks for force by name ends that.
+	pausedInHalves = "postcopy-failed"
 )
 
 // whenRunning: there is a process, and the guest is to be asked.
@@ -103,6 +106,10 @@ func whenRunning(s situation, o Options) decision {
 	if d.State == hypervisor.Crashed || d.State == hypervisor.Paused && d.Reason == "crashed" {
 		// Nobody is left to ask, and nothing to lose.
 		return force(s, "the guest has crashed")
+	}
+	if d.State == hypervisor.Paused && d.Reason == pausedInHalves {
+		return failed("conflict", "post-copy has broken off: a part of its memory is on each host").
+			hint("the migration's operation says how it is taken up again; stopping it with force gives the guest up, and has to be done on both hosts")
 	}
 	left := cmp.Or(o.Timeout, DefaultTimeout) - s.now.Sub(s.began)
 	if left <= 0 {

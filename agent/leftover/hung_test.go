@@ -31,7 +31,7 @@ func TestAHungPoolIsNotLookedAt(t *testing.T) {
 		}
 		var readings atomic.Int32
 		answer := make(chan struct{})
-		w.Folder = func(pool, dir string) (out []leftover.File, err error) {
+		w.Folder = func(pool, _ string) (out []leftover.File, err error) {
 			if pool == "hung" {
 				readings.Add(1)
 				<-answer

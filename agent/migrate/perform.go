@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,14 +85,14 @@ func (m *migration) conclude(ctx context.Context, err error) error {
 		m.state.Warnings = append(m.state.Warnings, fmt.Sprintf("libvirt reported %v, but %s", err, why))
 		return nil
 	case verdict == KeepSource:
-		return m.moveProblem(err, why)
+		return m.moveProblem(ctx, err, why)
 	}
 	return m.needsDecision(ctx, why, err)
 }
 
 // moveProblem says why libvirt did not move the instance, and where it is: it
 // may have shut down meanwhile.
-func (m *migration) moveProblem(err error, where string) error {
+func (m *migration) moveProblem(ctx context.Context, err error, where string) error {
 	code, hint := "migration-failed", "the instance runs on at the source, untouched"
 	if where != runsAtSource && where != runsAtSourceAlone {
 		hint = "the source keeps the instance, untouched: " + where
@@ -127,6 +128,9 @@ func (m *migration) moveProblem(err error, where string) error {
 		if d.Action == api.ActionCopy && mentions(err.Error(), d.Target) {
 			p.Disk = d.Target
 		}
+	}
+	if f, ok := m.noRoom(ctx, err); ok {
+		p = api.NewProblem(code, "%w: %s", err, f.detail()).WithDisk(cmp.Or(f.disk, p.Disk)).WithHint("%s; %s", hint, f.hint())
 	}
 	return p
 }

@@ -155,7 +155,7 @@ func (m *migration) adopt(ctx context.Context) error {
 	case verdict == KeepSource:
 		m.undoable()
 		if err != nil {
-			return m.moveProblem(err, why)
+			return m.moveProblem(asking, err, why)
 		}
 		return interrupted(fmt.Sprintf("while the instance was being moved, and libvirt did not finish (%s)", why))
 	}

@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -12,12 +14,20 @@ import (
 	"github.com/wherry-kvm/wherry/tests/harness"
 )
 
-// busy boots an instance whose memory changes faster than the link carries it.
-func (w *world) busy(on *side, name string) *harness.Guest {
+// impatient has an agent act on memory that comes no nearer to its end as soon
+// as it can tell.
+func (w *world) impatient(on *side) {
+	w.Helper()
+	w.agentWith(on, "WHERRY_MIGRATION_PATIENCE=1s", "WHERRY_MIGRATION_LAST_PATIENCE=2s")
+}
+
+// busy boots an instance so much of whose memory, in MiB, changes again and again
+// faster than the link carries it.
+func (w *world) busy(on *side, name string, memory int) *harness.Guest {
 	w.Helper()
 	w.heavy(on, name, mib)
 	guest := w.lab.Guest(name)
-	w.must(guest.Dirty(w.ctx, on.Host, 16))
+	w.must(guest.Dirty(w.ctx, on.Host, memory))
 	w.rate(on, slow)
 	return guest
 }
@@ -35,8 +45,9 @@ func step(op api.Operation, name string) string {
 // the guest has run on.
 func TestBusyGuestIsGivenUpWithTheFigures(t *testing.T) {
 	w := begin(t)
+	w.impatient(w.a)
 	name := w.unique("vm")
-	guest := w.busy(w.a, name)
+	guest := w.busy(w.a, name, 8)
 	id := w.begun(w.a, name, api.MigrateRequest{MaxDowntime: api.Duration(500 * time.Millisecond)})
 	op := w.failed(w.a, id, "not-converging", "perform", "", "to send at", "the guest writes", "500ms is allowed")
 	if why := step(op, "converge"); !strings.Contains(why, "up to 500ms") {
@@ -56,8 +67,9 @@ func TestBusyGuestIsGivenUpWithTheFigures(t *testing.T) {
 // migration is cancelled meanwhile.
 func TestBusyGuestIsPausedToCross(t *testing.T) {
 	w := begin(t)
+	w.impatient(w.a)
 	name := w.unique("vm")
-	w.busy(w.a, name)
+	w.busy(w.a, name, 8)
 	request := api.MigrateRequest{OnNotConverging: "pause", MaxDowntime: api.Duration(100 * time.Millisecond)}
 	id := w.begun(w.a, name, request)
 	w.seenOp(w.a, id, "paused", func(op api.Operation) bool { return strings.HasPrefix(step(op, "converge"), "pause") })
@@ -77,14 +89,40 @@ func TestBusyGuestIsPausedToCross(t *testing.T) {
 // Post-copy brings it across, and is not to be cancelled half-way.
 func TestBusyGuestCrossesByPostCopy(t *testing.T) {
 	w := begin(t)
+	w.impatient(w.a)
 	name := w.unique("vm")
-	w.busy(w.a, name)
+	w.busy(w.a, name, 16) // what is left of it is what post-copy has to carry
+	w.cleanup("resetting the bandwidth", w.resetBandwidth)
 	id := w.begun(w.a, name, api.MigrateRequest{PostCopy: true, Timeout: api.Duration(time.Minute)})
 	w.seenOp(w.a, id, "in post-copy", func(op api.Operation) bool { return step(op, "post-copy") != "" })
 	_, err := w.a.api.Cancel(w.ctx, id)
 	if p := w.problem(err, "conflict"); p.Status != 409 || !strings.Contains(p.Detail, "post-copy") {
 		t.Errorf("cancelling: %s; want it refused with why", describe(p))
 	}
+	// Nothing else ends it half-way either, and it stays within the host's
+	// bandwidth, to be changed meanwhile.
+	limited := func(want int64) {
+		t.Helper()
+		w.must(harness.Until(w.ctx, fmt.Sprintf("post-copy to be limited to %d", want), func(ctx context.Context) error {
+			reply, err := w.a.Exec(ctx, "virsh", "qemu-monitor-command", name, `{"execute":"query-migrate-parameters"}`)
+			if err != nil {
+				return err
+			}
+			if part := fmt.Sprintf(`"max-postcopy-bandwidth":%d,`, want); !strings.Contains(reply, part) {
+				return fmt.Errorf("%s lacks %s", reply, part)
+			}
+			return nil
+		}))
+	}
+	_, err = w.a.api.SetBandwidth(w.ctx, mib)
+	w.must(err)
+	limited(mib)
+	_, err = w.a.api.Stop(w.ctx, api.Ref{Name: name}, api.StopRequest{Force: true}, "")
+	w.problem(err, "busy")
+	w.must(w.a.Agent(w.ctx, "kill"))
+	w.must(w.a.Agent(w.ctx, "start"))
+	_, err = w.a.api.SetBandwidth(w.ctx, 0)
+	w.must(err)
 	op := w.run(w.a, api.Operation{ID: id}, nil)
 	if why := step(op, "post-copy"); strings.Contains(why, "refused") || strings.Contains(why, "without an answer") {
 		t.Errorf("post-copy: %s", why)

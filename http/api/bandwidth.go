@@ -3,8 +3,10 @@ package api
 import "time"
 
 // Bandwidth is what the migrations from a host may send together, in bytes per
-// second; 0 = no limit. What was set outlives restarts of the agent, until it is
-// reset to what is configured.
+// second; 0 = no limit. It covers their memory and their disk copies, and not the
+// templates and layers that other hosts fetch from here, for a migration too:
+// those are limited by templates.bandwidth of the host that fetches. What was set
+// outlives restarts of the agent, until it is reset to what is configured.
 type Bandwidth struct {
 	Bandwidth  int64            `json:"bandwidth"`
 	Source     string           `json:"source"`           // config or set

@@ -105,11 +105,21 @@ func TestTwoHostsThatFillEachOther(t *testing.T) {
 	}
 }
 
+// resetBandwidth undoes a bandwidth that was set: it would outlive a test.
+func (w *world) resetBandwidth(ctx context.Context) error {
+	_, err := w.a.api.ResetBandwidth(ctx)
+	return err
+}
+
 // What all migrations may send together holds for the copies under way, and is
 // changed while they are.
 func TestBandwidthOfTheHostIsShared(t *testing.T) {
 	w := begin(t)
-	w.agentWith(w.a, fmt.Sprintf("WHERRY_MIGRATION_HOST_BANDWIDTH=%d", 4*mib))
+	// So little that no copy is over before all was seen.
+	const whole, set = mib, mib / 4
+	configured := fmt.Sprintf("WHERRY_MIGRATION_HOST_BANDWIDTH=%d", whole)
+	w.agentWith(w.a, configured)
+	w.cleanup("resetting the bandwidth", w.resetBandwidth)
 	names := w.several(w.a, 2, 16*mib)
 	speed := func(name string, want int64) {
 		t.Helper()
@@ -131,16 +141,31 @@ func TestBandwidthOfTheHostIsShared(t *testing.T) {
 		}))
 	}
 	first := w.begun(w.a, names[0], api.MigrateRequest{})
-	speed(names[0], 4*mib)
+	speed(names[0], whole)
 	second := w.begun(w.a, names[1], api.MigrateRequest{})
-	speed(names[1], 2*mib)
-	speed(names[0], 2*mib)
-	b, err := w.a.api.SetBandwidth(w.ctx, mib)
+	speed(names[1], whole/2)
+	speed(names[0], whole/2)
+	b, err := w.a.api.SetBandwidth(w.ctx, set)
 	w.must(err)
-	if len(b.Shares) != 2 || b.Shares[0].Bandwidth != mib/2 || b.Shares[1].Bandwidth != mib/2 {
+	if len(b.Shares) != 2 || b.Shares[0].Bandwidth != set/2 || b.Shares[1].Bandwidth != set/2 {
 		t.Errorf("shares %+v; want two halves", b)
 	}
-	speed(names[0], mib/2)
+	speed(names[0], set/2)
+	// It is whole after a kill, for what runs and for whoever asks.
+	w.must(w.a.Agent(w.ctx, "kill"))
+	w.must(w.a.Agent(w.ctx, "start", configured))
+	kept, err := w.a.api.Bandwidth(w.ctx)
+	w.must(err)
+	if kept.Bandwidth != set || kept.Source != api.BandwidthSet || kept.SetBy != b.SetBy || kept.SetAt == nil || kept.Configured != whole {
+		t.Errorf("after a kill: %+v", kept)
+	}
+	speed(names[1], set/2)
+	back, err := w.a.api.ResetBandwidth(w.ctx)
+	w.must(err)
+	if back.Bandwidth != whole || back.Source != api.BandwidthConfigured {
+		t.Errorf("reset to %+v", back)
+	}
+	speed(names[0], whole/2)
 	if _, err := w.a.api.SetBandwidth(w.ctx, 0); err != nil {
 		t.Error(err)
 	}

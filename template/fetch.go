@@ -50,7 +50,7 @@ func (r *Registry) Fetch(ctx context.Context, id string, progress Progress) erro
 // from the peers that have it, s.SyncFrom before others; if they fail, from
 // s.URL, which may be empty. s.Digest is what somebody knows of the file, and
 // is insisted on. The checksum and the rules of intake are the same as for a
-// download.
+// download. An import that is cancelled leaves no template that was not there.
 func (r *Registry) Import(ctx context.Context, s Spec, progress Progress) (Template, error) {
 	t, err := r.register(ctx, s, true)
 	if err != nil {
@@ -61,6 +61,7 @@ func (r *Registry) Import(ctx context.Context, s Spec, progress Progress) (Templ
 		pool = r.defaultPool
 	}
 	err = r.bring(ctx, job{place: place{t.ID, pool}, asked: true, progress: progress})
+	err = errors.Join(err, r.imported(ctx, t.ID, err))
 	t, _ = r.Lookup(t.ID)
 	return t, err
 }

@@ -42,6 +42,9 @@ func (r *Registry) register(ctx context.Context, s Spec, imported bool) (Templat
 	}
 	next.on(s.Pool, r.now().UTC())
 	t, err := r.changeLocked(s.ID, func(t *Template) error { *t = next; return nil })
+	if err == nil {
+		r.noteImport(s.ID, old, known, imported)
+	}
 	r.mu.Unlock()
 	if err == nil {
 		r.notify(t)

@@ -56,7 +56,8 @@ type Registry struct {
 	flights   map[flightKey]*flight
 	retrying  map[place]bool // by Run
 	removing  map[string]bool
-	unowned   []Unowned // as of the last look
+	imports   map[string]imports // by id: what is known for imports under way alone
+	unowned   []Unowned          // as of the last look
 }
 
 // place is where a copy belongs.

@@ -262,6 +262,25 @@ func TestPostCopyBrokenOff(t *testing.T) {
 	}
 }
 
+// The destination's half may end with the link, before its guest has run there:
+// there is nothing to take up again, and nobody is told to.
+func TestPostCopyBrokenOffTooEarly(t *testing.T) {
+	w := newWorld(t)
+	w.options.DecisionTimeout = time.Second
+	w.restart()
+	op := w.brokenOff(&api.Incoming{Domain: "shutoff", Reason: "failed"})
+	if op.Status != api.StatusNeedsDecision || strings.Contains(op.Error.Hint, "--postcopy-resume") || !strings.Contains(op.Error.Hint, "Stop it with force") {
+		t.Fatalf("operation %s, %+v", op.Status, op.Error)
+	}
+	d := w.instance.Domain
+	d.State = hypervisor.Shutoff
+	w.libvirt.set(d)
+	w.settledAs(op.ID, api.SideSource, "", api.StatusFailed)
+	if !w.exists(w.disk) || w.peer.removed != 0 {
+		t.Errorf("the source's volume is there: %v; the destination's were removed %d times", w.exists(w.disk), w.peer.removed)
+	}
+}
+
 // brokenOff has a migration break off in post-copy, with the destination as at
 // says, and gives its end.
 func (w *world) brokenOff(at *api.Incoming) api.Operation {

@@ -41,7 +41,7 @@ func (m *migration) needsDecision(ctx context.Context, why string, err error) er
 		detail = api.NewProblem("needs-decision", "%s; libvirt said: %w", why, err)
 	}
 	if src.split() || dst.halved() {
-		return detail.WithHint("%s", m.halvesHint()).WithDecision(m.facts(ctx, src, dst), m.command(KeepSource), m.command(KeepDestination))
+		return detail.WithHint("%s", m.halvesHint(dst)).WithDecision(m.facts(ctx, src, dst), m.command(KeepSource), m.command(KeepDestination))
 	}
 	return detail.WithHint("nothing was destroyed. Choose the host on which %q is to go on; both copies are looked at again before anything is done", m.ref.Name).
 		WithDecision(m.facts(ctx, src, dst), m.command(KeepSource), m.command(KeepDestination))
@@ -49,7 +49,11 @@ func (m *migration) needsDecision(ctx context.Context, why string, err error) er
 
 // halvesHint tells what can be done about a guest that is in two halves. libvirt
 // takes a post-copy up again only for whoever asks as for the first.
-func (m *migration) halvesHint() string {
+func (m *migration) halvesHint(dst Side) string {
+	if dst.gone() {
+		return "nothing was destroyed here, but the destination's half has ended, and what is here cannot go on without it. " +
+			"Stop it with force at the source, and keep the source: the disks of both hosts stay, and the guest's last writes may be in the destination's"
+	}
 	return fmt.Sprintf("nothing was destroyed. Once the hosts reach each other, run at the source: "+
 		"virsh migrate --live --p2p --persistent --undefinesource --postcopy --postcopy-resume %s %s, and keep the destination when it runs there. "+
 		"To give the guest up, stop it with force at the source and then at the destination, and keep the source: the disks of both hosts stay, and its last writes are in the destination's",

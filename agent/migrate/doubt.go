@@ -40,7 +40,7 @@ func (m *migration) needsDecision(ctx context.Context, why string, err error) er
 	if err != nil {
 		detail = api.NewProblem("needs-decision", "%s; libvirt said: %w", why, err)
 	}
-	if src.split() || dst.halved() {
+	if src.split() || dst.part() {
 		return detail.WithHint("%s", m.halvesHint(dst)).WithDecision(m.facts(ctx, src, dst), m.command(KeepSource), m.command(KeepDestination))
 	}
 	return detail.WithHint("nothing was destroyed. Choose the host on which %q is to go on; both copies are looked at again before anything is done", m.ref.Name).

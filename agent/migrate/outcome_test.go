@@ -48,6 +48,7 @@ func TestJudge(t *testing.T) {
 		{row: "post-copy broken off", source: migrate.Side{State: "paused", Reason: "postcopy-failed", Job: true}, dest: running, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "post-copy broken off", source: migrate.Side{State: "paused", Reason: "postcopy-failed"}, dest: byUser, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "post-copy broken off there", source: off, dest: migrate.Side{State: "paused", Reason: "postcopy-failed"}, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "post-copy broken off there", source: off, dest: migrate.Side{State: "running", Reason: "postcopy-failed"}, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "post-copy broken off there", source: none, dest: migrate.Side{State: "paused", Reason: "postcopy-failed"}, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "in post-copy", source: migrate.Side{State: "paused", Reason: "postcopy"}, dest: running, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "still moving", source: migrate.Side{State: "paused", Reason: "postcopy", Job: true}, dest: running, patient: migrate.Wait, impatient: migrate.Wait},
@@ -90,7 +91,7 @@ func TestJudge(t *testing.T) {
 func situations() (out []migrate.Situation) {
 	bools := []bool{false, true}
 	states := []string{"", "running", "paused", "shutoff", "incoming", "unknown", "crashed", "pmsuspended", "blocked"}
-	destinations := []migrate.Side{{State: "paused", Reason: "postcopy-failed"}}
+	destinations := []migrate.Side{{State: "paused", Reason: "postcopy-failed"}, {State: "running", Reason: "postcopy-failed"}}
 	for _, d := range states {
 		destinations = append(destinations, migrate.Side{State: d})
 	}

@@ -41,7 +41,7 @@ func Resolve(c Choice, src, dst Side) Resolution {
 	// neither can be resumed without the other.
 	case src.split():
 		return refuse("it is in post-copy: a part of its memory is on each host, and neither can go on without the other")
-	case dst.halved():
+	case dst.part():
 		return refuse("the destination has only a part of its memory, with which it cannot go on, and what the guest wrote last. Stop it there first")
 	case src.Job:
 		return refuse("the migration is still going on at the source")

@@ -56,6 +56,7 @@ func TestResolveChoices(t *testing.T) {
 		{"in post-copy, without a job", destination, migrate.Side{State: "paused", Reason: "postcopy"}, running, want{}, "a part of its memory is on each host"},
 		{"half of it ended, the destination stays", destination, off, half, want{}, "only a part of its memory"},
 		{"half of it ended, the source stays", source, off, half, want{}, "only a part of its memory"},
+		{"half of it ended, the other is said to run", destination, off, migrate.Side{State: "running", Reason: "postcopy-failed"}, want{}, "only a part of its memory"},
 		{"both halves ended", source, off, none, want{}, ""},
 		{"both halves ended, and refused", destination, off, none, want{}, "nothing of it at the destination"},
 		{"taken up again", destination, none, running, want{Commit: true, Discard: true}, ""},

@@ -97,7 +97,7 @@ var (
 	pausedToMove = map[string]bool{"migration": true, "postcopy": true}
 	// A part of the guest's memory is on each host, and can be brought together
 	// again: only who asks for force by name ends that.
-	pausedInHalves = "postcopy-failed"
+	inHalves = "postcopy-failed"
 )
 
 // whenRunning: there is a process, and the guest is to be asked.
@@ -107,7 +107,7 @@ func whenRunning(s situation, o Options) decision {
 		// Nobody is left to ask, and nothing to lose.
 		return force(s, "the guest has crashed")
 	}
-	if d.State == hypervisor.Paused && d.Reason == pausedInHalves {
+	if d.Reason == inHalves && (d.State == hypervisor.Paused || d.State == hypervisor.Running) {
 		return failed("conflict", "post-copy has broken off: a part of its memory is on each host").
 			hint("the migration's operation says how it is taken up again; stopping it with force gives the guest up, and has to be done on both hosts")
 	}

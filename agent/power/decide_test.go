@@ -144,6 +144,7 @@ func TestDecide(t *testing.T) {
 		{name: "paused by its watchdog", s: at(0, is(hypervisor.Paused, "watchdog")), want: actFail, code: "conflict"},
 		{name: "paused for a reason nobody knows", s: at(0, is(hypervisor.Paused, "unknown")), want: actFail, code: "conflict"},
 		{name: "paused after a post-copy that failed", s: at(0, is(hypervisor.Paused, "postcopy-failed")), want: actFail, code: "conflict"},
+		{name: "said to run after a post-copy that failed, late, forced after", s: at(late, is(hypervisor.Running, "postcopy-failed")), o: after, want: actFail, code: "conflict"},
 		{name: "paused after a post-copy that failed, forced after", s: at(0, is(hypervisor.Paused, "postcopy-failed")), o: after, want: actFail, code: "conflict"},
 		{name: "paused after a post-copy that failed, late, forced after", s: at(late, is(hypervisor.Paused, "postcopy-failed")), o: after, want: actFail, code: "conflict"},
 		{name: "paused after a post-copy that failed, forced", s: at(0, is(hypervisor.Paused, "postcopy-failed")), o: force, want: actQuit},

@@ -26,6 +26,7 @@ type migration struct {
 	in    Input
 	state state
 
+	guard *guard // while libvirt moves it, and until both hosts have been asked
 	// unreachable: the destination did not answer when something was to be taken back.
 	unreachable error
 	// id is the operation's while op is not known.
@@ -54,6 +55,11 @@ type state struct {
 	Began     time.Time `json:"began,omitzero"`
 	Moved     bool      `json:"moved,omitempty"`
 	Committed bool      `json:"committed,omitempty"`
+	// Ran: it ran when libvirt was asked, and libvirt starts it again here where
+	// the migration fails.
+	Ran bool `json:"ran,omitempty"`
+	// Barred: the agent has kept libvirt from doing that, see guard.
+	Barred bool `json:"barred,omitempty"`
 	// Halted: the agent paused the copy that libvirt had started again here.
 	Halted bool `json:"halted,omitempty"`
 	// Unconfirmed: it was stated, not seen, that the destination has it.

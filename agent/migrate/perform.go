@@ -39,7 +39,7 @@ func (m *migration) perform(ctx context.Context) error {
 	if err := lostVolume(in.Lost); err != nil {
 		return err
 	}
-	m.state.Performing, m.state.Began = true, m.Now()
+	m.state.Performing, m.state.Began, m.state.Ran = true, m.Now(), ran(m.inst.Domain)
 	if err := m.save(); err != nil {
 		return err
 	}
@@ -52,6 +52,8 @@ func (m *migration) perform(ctx context.Context) error {
 		}
 	})
 	defer stop()
+	m.guard = m.newGuard(ctx, false)
+	defer m.guard.lift()
 	done := make(chan error, 1)
 	go func() { done <- m.Mover.Migrate(moving, m.ref.Name, params) }()
 	w := m.newWatcher(cancel)
@@ -76,6 +78,7 @@ func (m *migration) conclude(ctx context.Context, err error) error {
 	}
 	ctx, stop := operation.Detach(ctx)
 	defer stop()
+	m.state.Barred = m.guard.rest()
 	verdict, why, settleErr := m.settle(ctx)
 	switch {
 	case settleErr != nil:

@@ -134,6 +134,8 @@ func (m *migration) adopt(ctx context.Context) error {
 	if m.op.Cancelled() {
 		cancel(operation.ErrCancelled) // it was, before the agent was lost
 	}
+	m.guard = m.newGuard(ctx, true)
+	defer m.guard.lift()
 	done := make(chan error, 1)
 	go func() { done <- m.jobEnd(adopted) }()
 	w := m.newWatcher(cancel)
@@ -145,6 +147,7 @@ func (m *migration) adopt(ctx context.Context) error {
 	defer w.account()
 	asking, release := operation.Detach(ctx)
 	defer release()
+	m.state.Barred = m.guard.rest() || m.state.Barred
 	verdict, why, settleErr := m.settle(asking)
 	switch {
 	case settleErr != nil:

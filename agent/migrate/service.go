@@ -45,6 +45,9 @@ type Mover interface {
 type Power interface {
 	// Sent tells whether QEMU has handed the guest over to another host whole.
 	Sent(ctx context.Context, name string) (bool, error)
+	// HandedOver gives a channel that is closed when it does so. It listens until
+	// ctx ends.
+	HandedOver(ctx context.Context, name string) (<-chan struct{}, error)
 	Suspend(ctx context.Context, name string) error
 	Resume(ctx context.Context, name string) error
 	Destroy(ctx context.Context, name string) error

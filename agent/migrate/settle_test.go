@@ -31,11 +31,18 @@ func (l *libvirt) to(name string, s hypervisor.State, reason string) error {
 
 func (l *libvirt) Sent(context.Context, string) (bool, error) { return l.sent, nil }
 
+func (l *libvirt) HandedOver(context.Context, string) (<-chan struct{}, error) {
+	return l.handed, nil
+}
+
 func (l *libvirt) Suspend(_ context.Context, name string) error {
 	return l.to(name, hypervisor.Paused, "user")
 }
 
 func (l *libvirt) Resume(_ context.Context, name string) error {
+	if l.resumes != nil {
+		l.resumes()
+	}
 	return l.to(name, hypervisor.Running, "unpaused")
 }
 

@@ -49,6 +49,8 @@ type libvirt struct {
 	refreshed []string
 	unread    map[string]error // whose XML libvirt does not give
 	sent      bool             // the guest was handed over whole
+	handed    chan struct{}    // closed when it is
+	resumes   func()
 	down      bool
 	noList    int // so many calls for a list find libvirt not connected
 }

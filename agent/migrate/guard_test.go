@@ -1,0 +1,89 @@
+package migrate_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
+)
+
+// barred tells whether a QEMU that wanted to take the image for writing would find
+// that somebody does not share that.
+func barred(t *testing.T, path string) bool {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: 201, Len: 1}
+	must(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock))
+	return lock.Type != unix.F_UNLCK
+}
+
+// handedOver has the instance handed over and the answer lost: libvirt tries to
+// start it here again, and cannot take its disks back.
+func handedOver(t *testing.T, w *world, renew func(in api.Incoming) (api.Incoming, error)) {
+	w.libvirt.handed = make(chan struct{})
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		if barred(t, w.disk) {
+			t.Error("the disk is held before it was handed over: QEMU could not go on by itself")
+		}
+		w.libvirt.sent = true
+		close(w.libvirt.handed)
+		must(t, w.libvirt.to("vm", hypervisor.Paused, "migration"))
+		w.peer.mu.Lock()
+		defer w.peer.mu.Unlock()
+		w.peer.renew = renew
+		return errors.New("connection reset")
+	}
+}
+
+// The answer that the destination runs it was lost: the copy here cannot be started
+// while that is not known, and the migration has succeeded.
+func TestLostAnswerStartsNoSecondCopy(t *testing.T) {
+	w := newWorld(t)
+	handedOver(t, w, func(in api.Incoming) (api.Incoming, error) {
+		if !barred(t, w.disk) {
+			t.Error("libvirt may start the instance here while the destination is asked")
+		}
+		in.Running, in.Domain = true, "running"
+		return in, nil
+	})
+	w.succeeds(api.MigrateRequest{})
+	if w.exists(w.disk) || w.libvirt.state("vm") != "" {
+		t.Errorf("the source has still %q, its volume: %v", w.libvirt.state("vm"), w.exists(w.disk))
+	}
+}
+
+// The destination is rid of it: it goes on here, as libvirt would have had it.
+func TestHeldCopyGoesOnWhereTheDestinationHasNone(t *testing.T) {
+	w := newWorld(t)
+	handedOver(t, w, func(in api.Incoming) (api.Incoming, error) { return in, nil })
+	w.libvirt.resumes = func() {
+		if barred(t, w.disk) {
+			t.Error("it was to go on while its disk is held")
+		}
+	}
+	w.fails(api.MigrateRequest{}, api.StatusFailed, "migration-failed", "perform")
+	if got := w.libvirt.state("vm"); got != hypervisor.Running || barred(t, w.disk) {
+		t.Errorf("the instance is %q, its disk is held: %v; want it to run on", got, barred(t, w.disk))
+	}
+}
+
+// One that was paused before it moved is left as it was.
+func TestPausedInstanceIsNotStartedByAGuard(t *testing.T) {
+	w := newWorld(t)
+	d := w.instance.Domain
+	d.State, d.Reason = hypervisor.Paused, "user"
+	w.instance.Domain = d
+	w.libvirt.set(d)
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error { return errors.New("connection reset") }
+	w.fails(api.MigrateRequest{}, api.StatusFailed, "migration-failed", "perform")
+	if got := w.libvirt.state("vm"); got != hypervisor.Paused {
+		t.Errorf("the instance is %q; want it paused", got)
+	}
+}

@@ -44,13 +44,25 @@ func (w *world) doubtless() {
 
 // inDoubt has a migration of a fresh instance end with a decision needed: the
 // destination runs it and nobody has heard, so libvirt has started it at the
-// source again, where the agent has paused it.
+// source again. The agent there, which would have kept it from that, was down, and
+// has paused it since.
 func (w *world) inDoubt(name string) api.Operation {
 	w.Helper()
 	w.heavy(w.a, name, mib)
 	var hung atomic.Bool
-	w.agentWith(w.b, fmt.Sprintf("WHERRY_MIGRATION_LIBVIRT_URI=qemu+tcp://wherry-b:%s/system", w.libvirtWithout(w.b, finish, &hung)))
-	op := w.wait(w.a, w.begun(w.a, name, api.MigrateRequest{}))
+	port := w.libvirtWithout(w.b, finish, func() { _ = w.a.Agent(w.ctx, "kill") }, &hung)
+	w.cleanup("starting the agent", func(ctx context.Context) error { return w.a.Agent(ctx, "start") })
+	w.agentWith(w.b, fmt.Sprintf("WHERRY_MIGRATION_LIBVIRT_URI=qemu+tcp://wherry-b:%s/system", port))
+	id := w.begun(w.a, name, api.MigrateRequest{})
+	w.must(harness.Until(w.ctx, "libvirt to start it at the source again", func(ctx context.Context) error {
+		state, err := w.a.State(ctx, name)
+		if err == nil && (!hung.Load() || state != "running") {
+			err = fmt.Errorf("it is %q, the answer is lost: %v", state, hung.Load())
+		}
+		return err
+	}))
+	w.must(w.a.Agent(w.ctx, "start"))
+	op := w.wait(w.a, id)
 	if op.Status != api.StatusNeedsDecision {
 		w.Fatalf("the operation ended as %s: %s (the answer was lost: %v)", op.Status, describe(op.Error), hung.Load())
 	}

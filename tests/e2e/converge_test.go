@@ -47,10 +47,10 @@ func TestBusyGuestIsGivenUpWithTheFigures(t *testing.T) {
 	w := begin(t)
 	w.impatient(w.a)
 	name := w.unique("vm")
-	guest := w.busy(w.a, name, 8)
-	id := w.begun(w.a, name, api.MigrateRequest{MaxDowntime: api.Duration(500 * time.Millisecond)})
-	op := w.failed(w.a, id, "not-converging", "perform", "", "to send at", "the guest writes", "500ms is allowed")
-	if why := step(op, "converge"); !strings.Contains(why, "up to 500ms") {
+	guest := w.busy(w.a, name, 16)
+	id := w.begun(w.a, name, api.MigrateRequest{MaxDowntime: api.Duration(400 * time.Millisecond)})
+	op := w.failed(w.a, id, "not-converging", "perform", "", "to send at", "the guest writes", "400ms is allowed")
+	if why := step(op, "converge"); !strings.Contains(why, "up to 400ms") {
 		t.Errorf("steps %+v; want the longer downtime", op.Steps)
 	}
 	if c := op.Progress.Convergence; c == nil || c.Action != "abort" || c.Iteration < 3 || c.Bandwidth <= 0 {

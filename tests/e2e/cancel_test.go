@@ -35,35 +35,6 @@ func (w *world) cancelled(on *side, id string) api.Operation {
 	return op
 }
 
-// A migration is cancelled while disks are on their way, and again while memory
-// is. Each time the guest has noticed nothing, and the next attempt succeeds.
-func TestCancelWhileDisksAndWhileMemoryMove(t *testing.T) {
-	w := begin(t)
-	name := w.unique("vm")
-	w.heavy(w.a, name, 16*mib)
-	w.rate(w.a, slow)
-	id := w.begun(w.a, name, api.MigrateRequest{})
-	w.copying(w.a, id)
-	w.cancelled(w.a, id)
-	w.stayed(name, w.a, id)
-
-	guest := w.lab.Guest(name)
-	w.must(guest.Dirty(w.ctx, w.a.Host, 16)) // faster than the link
-	id = w.begun(w.a, name, api.MigrateRequest{})
-	w.seenOp(w.a, id, "moving memory", func(op api.Operation) bool {
-		p := op.Progress
-		return p.Memory != nil && p.Memory.BytesDone > 0 && p.Disks[0].BytesDone >= p.Disks[0].BytesTotal
-	})
-	w.cancelled(w.a, id)
-	w.stayed(name, w.a, id)
-
-	w.must(guest.Dirty(w.ctx, w.a.Host, 0))
-	w.must(w.a.Rate(w.ctx, "off"))
-	w.migrate(w.a, name, api.MigrateRequest{})
-	w.alive(name, w.b)
-	w.clean(name, w.a)
-}
-
 // A migration that takes longer than it may is taken back.
 func TestTimeoutTakesTheMigrationBack(t *testing.T) {
 	w := begin(t)

@@ -131,44 +131,6 @@ func TestBothAgentsKilledWhileDisksMove(t *testing.T) {
 	w.moved(name, w.a, id)
 }
 
-// The agent dies when the destination is ready: nothing has moved, and nothing
-// is left behind.
-func TestSourceAgentKilledBeforeAnythingMoves(t *testing.T) {
-	w := begin(t)
-	name := w.unique("vm")
-	w.heavy(w.a, name, mib)
-	ready := make(chan struct{}, 100)
-	url := w.proxy(w.b, func(_ http.ResponseWriter, r *http.Request) bool {
-		if !strings.HasSuffix(r.URL.Path, "/renew") {
-			return false
-		}
-		if len(ready) == 0 { // the last word before the instance moves
-			ready <- struct{}{}
-			<-r.Context().Done()
-			return true
-		}
-		return false
-	})
-	id := w.begun(w.a, name, api.MigrateRequest{Destination: url})
-	w.must(harness.Until(w.ctx, "the destination to be ready", func(ctx context.Context) error {
-		if len(ready) == 0 {
-			return errors.New("it has not been asked")
-		}
-		in, err := w.b.api.Incoming(ctx, id)
-		if err == nil && (in.State != "ready" || len(in.Disks) != 1) {
-			err = fmt.Errorf("reservation %+v", in)
-		}
-		return err
-	}))
-	w.exists(w.b, name+".qcow2", true)
-	w.kill(w.a)
-	w.must(w.a.Agent(w.ctx, "start"))
-	w.failed(w.a, id, "interrupted", "perform", "")
-	w.stayed(name, w.a, id)
-	w.migrate(w.a, name, api.MigrateRequest{})
-	w.alive(name, w.b)
-}
-
 // The caller dies. The migration is the agent's, not the caller's.
 func TestCallerKilledWhileDisksMove(t *testing.T) {
 	w := begin(t)

@@ -118,13 +118,3 @@ func (o *watcher) judge() {
 		}
 	}
 }
-
-// still wants the source's copy not to write any more, while the destination's does.
-func (o *watcher) still() {
-	o.Helper()
-	before := o.blocks(o.a)
-	o.must(o.guest.WaitMore(o.ctx, o.b.Host, "vda", 10))
-	if after := o.blocks(o.a); len(after) != len(before) {
-		o.Errorf("the copy at the source goes on writing: block %d after %d", after[len(after)-1], before[len(before)-1])
-	}
-}

@@ -91,6 +91,19 @@ func (g *guard) rest() bool {
 	return g.bar != nil
 }
 
+// noteBar ends the listening, and writes down that libvirt could not start the
+// instance again: whoever finds it paused knows that it is to run, if it is to be
+// this copy.
+func (m *migration) noteBar() {
+	if !m.guard.rest() || m.state.Barred {
+		return
+	}
+	m.state.Barred = true
+	if err := m.save(); err != nil {
+		m.Log.Error("journalling that the source's volumes are held", "operation", m.op.ID(), "error", err)
+	}
+}
+
 // lift lets go. With nil it does nothing.
 func (g *guard) lift() {
 	if g == nil {

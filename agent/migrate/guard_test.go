@@ -34,7 +34,7 @@ func handedOver(t *testing.T, w *world, renew func(in api.Incoming) (api.Incomin
 		}
 		w.libvirt.sent = true
 		close(w.libvirt.handed)
-		must(t, w.libvirt.to("vm", hypervisor.Paused, "migration"))
+		must(t, w.libvirt.to("vm", hypervisor.Paused, "api-error"))
 		w.peer.mu.Lock()
 		defer w.peer.mu.Unlock()
 		w.peer.renew = renew

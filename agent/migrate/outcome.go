@@ -16,10 +16,6 @@ type Side struct {
 	Sent bool
 	// Halted says of the source that the agent paused it, see [Judge].
 	Halted bool
-	// Barred says of the source that libvirt would have started it again, had the
-	// agent not kept it from that: where the destination has nothing of it, this is
-	// the copy that goes on.
-	Barred bool
 }
 
 const unknown = "unknown"
@@ -130,7 +126,7 @@ var table = []row{
 		why: "it runs at the destination; libvirt had started it again at the source, where the agent paused it"},
 	{name: "moved, by both hosts", fits: func(s, d Side) bool { return d.alive() && (s.gone() || s.paused()) }, verdict: KeepDestination, why: "it runs at the destination"},
 	{name: "arriving", fits: func(_, d Side) bool { return d.State == "incoming" }, passes: true, why: "it is still arriving at the destination"},
-	{name: "left paused by libvirt", fits: func(s, d Side) bool { return s.paused() && d.State == "" && s.Reason == "migration" && !s.Barred }, passes: true,
+	{name: "left paused by libvirt", fits: func(s, d Side) bool { return s.paused() && d.State == "" && s.Reason == "migration" }, passes: true,
 		why: "it is paused at the source after a migration, and not at the destination"},
 	{name: "paused here, shut down there", fits: func(s, d Side) bool { return s.paused() && d.State == "shutoff" }, passes: true,
 		why: "it is paused at the source, and has arrived at the destination, where it is shut off"},

@@ -59,8 +59,8 @@ func TestJudge(t *testing.T) {
 		{row: "both paused", source: paused, dest: byUser, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "arriving", source: paused, dest: incoming, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "paused at the source", source: byUser, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
-		{row: "paused at the source", source: migrate.Side{State: "paused", Reason: "migration", Sent: true, Barred: true}, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
-		{row: "moved, by both hosts", source: migrate.Side{State: "paused", Reason: "migration", Sent: true, Barred: true}, dest: running, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "paused at the source", source: migrate.Side{State: "paused", Reason: "api-error", Sent: true}, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "moved, by both hosts", source: migrate.Side{State: "paused", Reason: "api-error", Sent: true}, dest: running, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
 		{row: "left paused by libvirt", source: paused, dest: none, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "shut down at the source", source: off, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
 		{row: "moved, and shut down since", source: none, dest: off, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
@@ -100,11 +100,11 @@ func situations() (out []migrate.Situation) {
 	for _, s := range states {
 		for _, d := range destinations {
 			for _, reason := range []string{"", "migration", "user", "postcopy", "postcopy-failed"} {
-				for bits := range 16 {
+				for bits := range 8 {
 					for _, journal := range []migrate.Journal{migrate.Untouched, migrate.Prepared, migrate.Performing, migrate.Moved, migrate.Committed} {
 						for _, patient := range bools {
 							out = append(out, migrate.Situation{
-								Source:      migrate.Side{State: s, Reason: reason, Job: bits&1 != 0, Sent: bits&2 != 0, Halted: bits&4 != 0, Barred: bits&8 != 0},
+								Source:      migrate.Side{State: s, Reason: reason, Job: bits&1 != 0, Sent: bits&2 != 0, Halted: bits&4 != 0},
 								Destination: d, Journal: journal, Patient: patient})
 						}
 					}

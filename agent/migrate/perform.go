@@ -78,7 +78,7 @@ func (m *migration) conclude(ctx context.Context, err error) error {
 	}
 	ctx, stop := operation.Detach(ctx)
 	defer stop()
-	m.state.Barred = m.guard.rest()
+	m.noteBar()
 	verdict, why, settleErr := m.settle(ctx)
 	switch {
 	case settleErr != nil:

@@ -147,7 +147,7 @@ func (m *migration) adopt(ctx context.Context) error {
 	defer w.account()
 	asking, release := operation.Detach(ctx)
 	defer release()
-	m.state.Barred = m.guard.rest() || m.state.Barred
+	m.noteBar()
 	verdict, why, settleErr := m.settle(asking)
 	switch {
 	case settleErr != nil:

@@ -41,7 +41,7 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 			j = judged(src, dst)
 		}
 		verdict, why := j.Verdict, j.Why
-		if verdict == KeepSource && src.paused() && (src.Halted || src.Barred) {
+		if verdict == KeepSource && src.paused() && (src.Halted || m.state.Barred) {
 			m.guard.lift()
 			if err := m.Power.Resume(ctx, m.ref.Name); err != nil {
 				verdict, why = Undecided, fmt.Sprintf("%s, where the agent paused it and cannot resume it: %v", why, err)
@@ -86,7 +86,7 @@ func (m *migration) sourceSide(ctx context.Context) Side {
 	case d.UUID != m.state.UUID:
 		return Side{}
 	}
-	s := Side{State: string(d.State), Reason: d.Reason, Halted: m.state.Halted, Barred: m.state.Barred}
+	s := Side{State: string(d.State), Reason: d.Reason, Halted: m.state.Halted}
 	if d.Active() {
 		// Not to be told is to be in doubt only where the destination is silent.
 		s.Sent, _ = m.Power.Sent(ctx, m.ref.Name)

@@ -236,14 +236,14 @@ func (c *crossing) impatient() {
 // cutLink loses what is on its way, and what would be sent.
 func (c *crossing) cutLink() { c.Helper(); c.join = c.cut(c.b) }
 
-// joinLink joins it when the source has given up, and has seen to it that only
-// one copy can run; after that moment the destination has taken it.
+// joinLink joins it when the source's libvirt has given up, and could not start its
+// copy again.
 func (c *crossing) joinLink() {
 	c.Helper()
 	if c.at != beforeCommit {
-		c.must(harness.Until(c.ctx, "the source's copy to be paused by the agent", func(ctx context.Context) error {
+		c.must(harness.Until(c.ctx, "libvirt to have failed to start the source's copy", func(ctx context.Context) error {
 			state, err := c.a.Virsh(ctx, "domstate", "--reason", c.name)
-			if err == nil && state != "paused (user)" {
+			if err == nil && state != "paused (api error)" {
 				err = fmt.Errorf("it is %q", state)
 			}
 			return err

@@ -87,3 +87,17 @@ func TestPausedInstanceIsNotStartedByAGuard(t *testing.T) {
 		t.Errorf("the instance is %q; want it paused", got)
 	}
 }
+
+// The destination was not heard for so long that it has taken the instance by
+// itself, and it has gone down there since: it is the destination's all the same.
+func TestTakenByTheDestinationMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	handedOver(t, w, func(in api.Incoming) (api.Incoming, error) {
+		in.State, in.Domain = "committed", "shutoff"
+		return in, nil
+	})
+	w.succeeds(api.MigrateRequest{})
+	if w.exists(w.disk) || w.libvirt.state("vm") != "" {
+		t.Errorf("the source has still %q, its volume: %v", w.libvirt.state("vm"), w.exists(w.disk))
+	}
+}

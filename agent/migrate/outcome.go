@@ -16,6 +16,9 @@ type Side struct {
 	Sent bool
 	// Halted says of the source that the agent paused it, see [Judge].
 	Halted bool
+	// Committed says of the destination that it has taken the instance for its own,
+	// which it does by itself where its source was silent for a lease.
+	Committed bool
 }
 
 const unknown = "unknown"
@@ -105,6 +108,10 @@ var table = []row{
 	{name: "post-copy broken off there", fits: func(s, d Side) bool { return d.halved() || d.part() && !s.alive() }, passes: true,
 		why: "post-copy has broken off: the destination has a part of its memory, and waits for the rest"},
 
+	// It has seen the guest run, and gives nothing back. What has run here beside it
+	// is for a person to weigh.
+	{name: "taken by the destination", fits: func(s, d Side) bool { return d.Committed && !s.alive() && !s.Halted }, verdict: KeepDestination,
+		why: "the destination has taken it: its guest has run there"},
 	{name: "both run", fits: func(s, d Side) bool { return s.alive() && d.alive() }, verdict: Undecided, halt: true, why: "it runs on both hosts"},
 	{name: "handed over, no answer", fits: func(s, d Side) bool { return s.alive() && d.silent() && s.Sent }, passes: true, halt: true,
 		why: "it runs at the source, which has handed it over whole, and the destination does not answer"},

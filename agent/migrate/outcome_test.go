@@ -61,6 +61,10 @@ func TestJudge(t *testing.T) {
 		{row: "paused at the source", source: byUser, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
 		{row: "paused at the source", source: migrate.Side{State: "paused", Reason: "api-error", Sent: true}, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
 		{row: "moved, by both hosts", source: migrate.Side{State: "paused", Reason: "api-error", Sent: true}, dest: running, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "taken by the destination", source: migrate.Side{State: "paused", Reason: "api-error", Sent: true}, dest: migrate.Side{State: "shutoff", Committed: true}, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "taken by the destination", source: none, dest: migrate.Side{Committed: true}, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "both run", source: running, dest: migrate.Side{State: "running", Committed: true}, patient: migrate.Undecided, impatient: migrate.Undecided, halt: true},
+		{row: "ran on both", source: halted, dest: migrate.Side{State: "running", Committed: true}, patient: migrate.Undecided, impatient: migrate.Undecided},
 		{row: "left paused by libvirt", source: paused, dest: none, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "shut down at the source", source: off, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
 		{row: "moved, and shut down since", source: none, dest: off, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
@@ -93,7 +97,8 @@ func TestJudge(t *testing.T) {
 func situations() (out []migrate.Situation) {
 	bools := []bool{false, true}
 	states := []string{"", "running", "paused", "shutoff", "incoming", "unknown", "crashed", "pmsuspended", "blocked"}
-	destinations := []migrate.Side{{State: "paused", Reason: "postcopy-failed"}, {State: "running", Reason: "postcopy-failed"}}
+	destinations := []migrate.Side{{State: "paused", Reason: "postcopy-failed"}, {State: "running", Reason: "postcopy-failed"},
+		{State: "running", Committed: true}, {State: "paused", Committed: true}, {State: "shutoff", Committed: true}}
 	for _, d := range states {
 		destinations = append(destinations, migrate.Side{State: d})
 	}

@@ -112,12 +112,15 @@ func (m *migration) destinationSide(ctx context.Context) Side {
 		return Side{} // its lease ran out: it made sure that nothing runs there
 	case err != nil:
 		return Side{State: unknown}
-	case in.Running:
-		return Side{State: "running", Reason: in.Reason}
-	case strings.HasPrefix(in.Domain, unknown):
-		return Side{State: unknown}
 	}
-	return Side{State: in.Domain, Reason: in.Reason}
+	s := Side{State: in.Domain, Reason: in.Reason, Committed: in.State == "committed"}
+	switch {
+	case in.Running:
+		s.State = "running"
+	case strings.HasPrefix(in.Domain, unknown):
+		s.State, s.Reason = unknown, ""
+	}
+	return s
 }
 
 func (m *migration) operation() string {

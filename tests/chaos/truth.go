@@ -22,17 +22,18 @@ type place struct {
 
 // story is what all operations on an instance say together.
 type story struct {
-	places    []place // where it may be now
-	undecided bool    // an operation ended in the open: a person has to choose
-	restarted bool    // something was asked for that ends or starts a guest
-	rebuilt   bool    // its root disk may be another one
+	places    []place         // where it may be now
+	undecided bool            // an operation ended in the open: a person has to choose
+	restarted bool            // something was asked for that ends or starts a guest
+	rebuilt   bool            // its root disk may be another one
+	ended     map[string]bool // by host: what was last seen to be done there was its end
 }
 
 // follow tells, from how its operations have ended, where an instance must be. Only the truth is believed: one that
 // failed has moved nothing, one that succeeded has done what it was for. Of a stop or rebuild that failed, the guest may
 // have been told already.
 func follow(home string, ops []told) story {
-	s := story{places: []place{{home, true}}}
+	s := story{places: []place{{home, true}}, ended: map[string]bool{}}
 	ops = slices.Clone(ops)
 	slices.SortStableFunc(ops, func(a, b told) int { return a.op.UpdatedAt.Compare(b.op.UpdatedAt) })
 	for _, t := range ops {
@@ -54,6 +55,7 @@ func (s *story) apply(t told) {
 	case "start":
 		s.restarted = true
 		if done {
+			s.ended[t.host] = false
 			s.places = []place{{t.host, true}}
 		} else {
 			s.either(t.host)
@@ -62,6 +64,7 @@ func (s *story) apply(t told) {
 		s.restarted = true
 		if done {
 			s.places = []place{{t.host, false}}
+			s.ended[t.host] = true
 		} else {
 			s.either(t.host)
 		}
@@ -70,6 +73,7 @@ func (s *story) apply(t told) {
 		var result api.RebuildResult
 		if done && json.Unmarshal(op.Result, &result) == nil {
 			s.places = []place{{t.host, result.Started}}
+			s.ended[t.host] = !result.Started
 		} else {
 			s.either(t.host)
 		}
@@ -81,7 +85,7 @@ func (s *story) move(to string) {
 	at := []place{}
 	for _, p := range s.places {
 		if p.host != to {
-			p = place{to, true}
+			p = place{to, !s.ended[to]}
 		}
 		if !slices.Contains(at, p) {
 			at = append(at, p)

@@ -21,20 +21,21 @@ func TestFollow(t *testing.T) {
 		ops  []told
 		want []place
 	}{
-		"nothing was asked":             {nil, []place{{"a", true}}},
-		"moved":                         {[]told{at(1, "a", "migrate", api.StatusSucceeded)}, []place{{"b", true}}},
-		"not moved":                     {[]told{at(1, "a", "migrate", api.StatusFailed)}, []place{{"a", true}}},
-		"moved there and back":          {[]told{at(2, "b", "migrate", api.StatusSucceeded), at(1, "a", "migrate", api.StatusSucceeded)}, []place{{"a", true}}},
-		"stopped":                       {[]told{at(1, "a", "stop", api.StatusSucceeded)}, []place{{"a", false}}},
-		"told to stop":                  {[]told{at(1, "a", "stop", api.StatusFailed)}, []place{{"a", true}, {"a", false}}},
-		"stop of what is not there":     {[]told{at(1, "b", "stop", api.StatusFailed)}, []place{{"a", true}}},
-		"told to stop, then moved":      {[]told{at(1, "a", "stop", api.StatusCancelled), at(2, "a", "migrate", api.StatusSucceeded)}, []place{{"b", true}}},
-		"arrived, stopped, then over":   {[]told{at(1, "b", "stop", api.StatusSucceeded), at(2, "a", "migrate", api.StatusSucceeded)}, []place{{"b", false}}},
-		"stopped and started":           {[]told{at(1, "a", "stop", api.StatusSucceeded), at(2, "a", "start", api.StatusSucceeded)}, []place{{"a", true}}},
-		"rebuilt":                       {[]told{at(1, "a", "stop", api.StatusSucceeded), rebuilt}, []place{{"a", true}}},
-		"rebuild failed on the way":     {[]told{at(1, "a", "rebuild", api.StatusFailed)}, []place{{"a", true}, {"a", false}}},
-		"a template's is no concern":    {[]told{at(1, "a", "template", api.StatusFailed)}, []place{{"a", true}}},
-		"moved, and the stop came late": {[]told{at(1, "a", "migrate", api.StatusSucceeded), at(2, "a", "stop", api.StatusFailed)}, []place{{"b", true}}},
+		"nothing was asked":                {nil, []place{{"a", true}}},
+		"moved":                            {[]told{at(1, "a", "migrate", api.StatusSucceeded)}, []place{{"b", true}}},
+		"not moved":                        {[]told{at(1, "a", "migrate", api.StatusFailed)}, []place{{"a", true}}},
+		"moved there and back":             {[]told{at(2, "b", "migrate", api.StatusSucceeded), at(1, "a", "migrate", api.StatusSucceeded)}, []place{{"a", true}}},
+		"stopped":                          {[]told{at(1, "a", "stop", api.StatusSucceeded)}, []place{{"a", false}}},
+		"told to stop":                     {[]told{at(1, "a", "stop", api.StatusFailed)}, []place{{"a", true}, {"a", false}}},
+		"stop of what is not there":        {[]told{at(1, "b", "stop", api.StatusFailed)}, []place{{"a", true}}},
+		"told to stop, then moved":         {[]told{at(1, "a", "stop", api.StatusCancelled), at(2, "a", "migrate", api.StatusSucceeded)}, []place{{"b", true}}},
+		"arrived, stopped, then over":      {[]told{at(1, "b", "stop", api.StatusSucceeded), at(2, "a", "migrate", api.StatusSucceeded)}, []place{{"b", false}}},
+		"stopped on both hosts, then over": {[]told{at(1, "b", "stop", api.StatusSucceeded), at(2, "a", "stop", api.StatusSucceeded), at(3, "a", "migrate", api.StatusSucceeded)}, []place{{"b", false}}},
+		"stopped and started":              {[]told{at(1, "a", "stop", api.StatusSucceeded), at(2, "a", "start", api.StatusSucceeded)}, []place{{"a", true}}},
+		"rebuilt":                          {[]told{at(1, "a", "stop", api.StatusSucceeded), rebuilt}, []place{{"a", true}}},
+		"rebuild failed on the way":        {[]told{at(1, "a", "rebuild", api.StatusFailed)}, []place{{"a", true}, {"a", false}}},
+		"a template's is no concern":       {[]told{at(1, "a", "template", api.StatusFailed)}, []place{{"a", true}}},
+		"moved, and the stop came late":    {[]told{at(1, "a", "migrate", api.StatusSucceeded), at(2, "a", "stop", api.StatusFailed)}, []place{{"b", true}}},
 	} {
 		if got := follow("a", row.ops); !slices.Equal(got.places, row.want) {
 			t.Errorf("%s: %v; want %v", name, got.places, row.want)

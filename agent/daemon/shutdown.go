@@ -92,8 +92,9 @@ func (g gatedPower) Start(ctx context.Context, name string, paused bool) error {
 // stops or deletes is not started again.
 type gatedActions struct {
 	*instance.Service
-	refuse func() error
-	starts *boot.Ledger
+	refuse   func() error
+	starts   *boot.Ledger
+	arriving func(api.Ref) error
 }
 
 func (g gatedActions) Stop(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
@@ -104,6 +105,9 @@ func (g gatedActions) Stop(ctx context.Context, ref api.Ref, r api.StopRequest, 
 }
 
 func (g gatedActions) Delete(ctx context.Context, ref api.Ref, r api.DeleteRequest, k api.Idempotency) (api.Operation, error) {
+	if err := g.arriving(ref); err != nil {
+		return api.Operation{}, err
+	}
 	if err := g.starts.Drop(ref); err != nil {
 		return api.Operation{}, api.NewProblem("internal", "%w", err)
 	}
@@ -131,13 +135,38 @@ func (g gatedActions) Restart(ctx context.Context, ref api.Ref, r api.StopReques
 	return g.Service.Restart(ctx, ref, r, k)
 }
 
-// gatedMigrations: what leaves may not be there in time.
+// gatedRebuilds leaves alone what is still arriving.
+type gatedRebuilds struct {
+	*rebuild.Service
+	arriving func(api.Ref) error
+}
+
+func (g gatedRebuilds) Plan(ctx context.Context, ref api.Ref, r api.RebuildRequest) (api.RebuildPlan, error) {
+	if err := g.arriving(ref); err != nil {
+		return api.RebuildPlan{}, err
+	}
+	return g.Service.Plan(ctx, ref, r)
+}
+
+func (g gatedRebuilds) Rebuild(ctx context.Context, ref api.Ref, r api.RebuildRequest, k api.Idempotency) (api.Operation, error) {
+	if err := g.arriving(ref); err != nil {
+		return api.Operation{}, err
+	}
+	return g.Service.Rebuild(ctx, ref, r, k)
+}
+
+// gatedMigrations: what leaves may not be there in time, and what is still
+// arriving does not go on yet.
 type gatedMigrations struct {
 	*migrate.Service
-	refuse func() error
+	refuse   func() error
+	arriving func(api.Ref) error
 }
 
 func (g gatedMigrations) Migrate(ctx context.Context, ref api.Ref, r api.MigrateRequest, k api.Idempotency) (api.Operation, error) {
+	if err := g.arriving(ref); err != nil {
+		return api.Operation{}, err
+	}
 	if err := g.refuse(); err != nil {
 		return api.Operation{}, err
 	}

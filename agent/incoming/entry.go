@@ -174,6 +174,22 @@ func (s *Service) holder(project, name string) string {
 	return ""
 }
 
+// Arriving is "busy" while an instance is on its way to this host, and until its
+// source has confirmed that it is here: what it stands on, its record and its old
+// disks are the migration's for so long. It can be stopped.
+func (s *Service) Arriving(ref api.Ref) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, e := range s.entries {
+		r := e.snapshot()
+		if r.Request.Project == ref.Project && r.Request.Name == ref.Name && r.State != committed && r.State != failed {
+			return api.NewProblem("busy", "%q is arriving on this host, by migration %s", ref.Name, id).WithOperation(id).
+				WithHint("wait until that is over: `wherry operation info %s` on its source", id)
+		}
+	}
+	return nil
+}
+
 // view is the reservation as the wire shows it.
 func (s *Service) view(ctx context.Context, e *entry) api.Incoming {
 	r := e.snapshot()

@@ -106,3 +106,18 @@ func TestDisksOfOneName(t *testing.T) {
 	must(t, w.Remove(t.Context(), opID))
 	w.wantFiles()
 }
+
+// What is on its way here is the migration's until its source has confirmed.
+func TestArrivingIsLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	r := w.request()
+	here := api.Ref{Project: r.Project, Name: r.Name}
+	must(t, w.Arriving(here))
+	w.ready(r)
+	w.arrive(hypervisor.Domain{State: hypervisor.Running, Persistent: true})
+	wantProblem(t, w.Arriving(here), "busy")
+	must(t, w.Arriving(api.Ref{Project: r.Project, Name: "another"}))
+	_, err := w.Commit(t.Context(), opID, api.CommitRequest{})
+	must(t, err)
+	must(t, w.Arriving(here))
+}

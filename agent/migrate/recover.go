@@ -120,6 +120,9 @@ func (m *migration) adopt(ctx context.Context) error {
 	if d, err := m.Hypervisor.Domain(ctx, m.ref.Name); err == nil {
 		m.inst.Domain = d
 	}
+	if m.state.Began.IsZero() {
+		m.state.Began = m.Now() // an agent that did not write it down was upgraded
+	}
 	defer m.takePart()()
 	m.openToCancel()
 	defer m.op.NotCancellable()

@@ -2,6 +2,7 @@ package migrate_test
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -213,6 +214,40 @@ func TestRecoverKeepsTheTimeout(t *testing.T) {
 	}
 	w.here(true, "")
 	w.failed(w.resume(id), api.StatusFailed, "timeout", "perform")
+}
+
+// An agent that did not write down when libvirt was asked left it, before an
+// upgrade: its timeout counts from now, and does not end it at once.
+func TestRecoverOfAnOlderAgentsMove(t *testing.T) {
+	w := newWorld(t)
+	id := w.moving(api.MigrateRequest{Timeout: api.Duration(30 * time.Minute)})
+	key := id + "/migration"
+	value, err := w.store.Get("operation-data", key)
+	must(t, err)
+	var st map[string]any
+	must(t, json.Unmarshal(value, &st))
+	if _, ok := st["began"]; !ok {
+		t.Fatal("nothing says when it began")
+	}
+	delete(st, "began")
+	value, err = json.Marshal(st)
+	must(t, err)
+	must(t, w.store.Put("operation-data", key, value))
+	looks := 0
+	w.mover.job = func() hypervisor.Job {
+		w.mover.mu.Lock()
+		defer w.mover.mu.Unlock()
+		if looks++; looks > 8 {
+			w.here(false, "running")
+			return hypervisor.Job{Kind: hypervisor.JobNone}
+		}
+		return hypervisor.Job{Kind: hypervisor.JobOutgoing, Phase: hypervisor.PhaseMemory}
+	}
+	w.here(true, "incoming")
+	w.result(w.resume(id))
+	if w.mover.stopped > 0 {
+		t.Error("it was told to stop")
+	}
 }
 
 // What an agent that was lost while the destination looked has left beside the

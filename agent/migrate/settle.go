@@ -44,7 +44,7 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 		if verdict == KeepSource && src.paused() && (src.Halted || m.state.Barred) {
 			m.guard.lift()
 			if err := m.Power.Resume(ctx, m.ref.Name); err != nil {
-				verdict, why = Undecided, fmt.Sprintf("%s, where the agent paused it and cannot resume it: %v", why, err)
+				verdict, why = Undecided, fmt.Sprintf("%s, where the agent has kept it from running and cannot resume it: %v", why, err)
 			} else {
 				why = runsAtSource // again: that it was paused says nothing of where it is now
 			}

@@ -61,7 +61,12 @@ func (o operations) List(ctx context.Context, instance, status string) ([]api.Op
 func (o operations) Resolve(ctx context.Context, id string, r api.ResolveRequest) (api.Operation, error) {
 	_, err := o.Engine.Get(ctx, id)
 	if api.CodeOf(err) == "not-found" {
-		return o.incoming.Resolve(ctx, id, r)
+		op, err := o.incoming.Resolve(ctx, id, r)
+		if api.CodeOf(err) == "not-found" {
+			err = api.NewProblem("not-found", "neither an operation nor a reservation %q on this host", id).
+				WithHint("a migration is settled on its source, or, where that is lost, on its destination; `wherry operation list --status needs_decision` lists what waits here")
+		}
+		return op, err
 	}
 	return o.migrations.Resolve(ctx, id, r)
 }

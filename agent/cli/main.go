@@ -91,7 +91,7 @@ commands talk to a running agent.`,
 	root.AddCommand(a.migrationCommands()...)
 	root.AddCommand(
 		a.rebuildCommand(), a.templateCommand(), a.targetCommand(), a.operationCommand(), a.eventsCommand(),
-		a.chainCommand(), a.configCommand(), a.versionCommand(), a.shutdownCommand(), a.stopPolicyCommand(), a.bandwidthCommand(), a.hookCommand(),
+		a.chainCommand(), a.configCommand(), a.versionCommand(), a.shutdownCommand(), a.stopPolicyCommand(), a.bandwidthCommand(), a.hookCommand(), a.guardCommand(),
 	)
 	return root
 }

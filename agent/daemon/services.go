@@ -82,7 +82,7 @@ func (d *daemon) services(ctx context.Context) (*services, error) {
 		d.log.Error("the bandwidth of migrations is as configured, whatever was set", "error", err)
 	}
 	s.migrations = migrate.New(migrate.Options{Hypervisor: d.hv, Mover: d.hv, Power: d.hv, Inspector: inspector, Host: s.host, Templates: s.templates,
-		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Line: line, Budget: s.budget.Budget, Runs: process.Finder{}.Runs, Events: d.hv.Subscribe, Dial: d.peers.migration, Observer: d.metrics,
+		Targets: s.targets, Records: d.records, Digester: d.digester, Operations: d.ops, Line: line, Budget: s.budget.Budget, Runs: process.Finder{}.Runs, Events: d.hv.Subscribe, Guards: d.guards(), Dial: d.peers.migration, Observer: d.metrics,
 		Log: d.log.With("part", "migrate"), Now: now, SelfURL: d.selfURL(), TLS: c.Migration.TLS, Timeout: c.Migration.Timeout,
 		StallTimeout: c.Migration.StallTimeout, MaxDowntime: c.Migration.MaxDowntime, Patience: c.Migration.Patience, LastPatience: c.Migration.LastPatience, Bandwidth: c.Migration.Bandwidth, Lease: c.Migration.Lease, DecisionTimeout: c.Migration.DecisionTimeout})
 	s.rebuilds = rebuild.New(rebuild.Options{Hypervisor: d.hv, Definer: d.hv, Power: s.instances, Templates: s.templates, Bases: s.templates,

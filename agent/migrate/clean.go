@@ -23,6 +23,7 @@ func (m *migration) clean(ctx context.Context) error {
 	}
 	leftover := insist(ctx, func() error { return m.dismiss(ctx) })
 	m.state.Remains = leftover != nil
+	m.lift() // nothing is left to hold, and who has a volume open keeps it
 	if leftover != nil {
 		warn("the copy that libvirt left here remains, and with it the source's volumes: %v", leftover)
 	}

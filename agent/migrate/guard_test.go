@@ -3,11 +3,13 @@ package migrate_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-kvm/wherry/agent/guard"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 )
@@ -24,16 +26,44 @@ func barred(t *testing.T, path string) bool {
 	return lock.Type != unix.F_UNLCK
 }
 
+// guards guard in this process.
+type guards struct {
+	host guard.Host
+	set  map[string]*guard.Watch
+}
+
+func (g *guards) Set(_ context.Context, s guard.Spec) error {
+	if g.set[s.Operation] == nil {
+		g.set[s.Operation] = guard.Begin(context.Background(), g.host, s, slog.New(slog.DiscardHandler))
+		<-g.set[s.Operation].Ready()
+	}
+	return nil
+}
+
+func (g *guards) Rest(operation string) bool {
+	w := g.set[operation]
+	return w != nil && w.Rest()
+}
+
+func (g *guards) Lift(operation string) {
+	if w := g.set[operation]; w != nil {
+		w.Lift()
+		delete(g.set, operation)
+	}
+}
+
+func (l *libvirt) HandedOver(context.Context, string) (<-chan error, error) { return l.handed, nil }
+
 // handedOver has the instance handed over and the answer lost: libvirt tries to
 // start it here again, and cannot take its disks back.
 func handedOver(t *testing.T, w *world, renew func(in api.Incoming) (api.Incoming, error)) {
-	w.libvirt.handed = make(chan struct{})
+	w.libvirt.handed = make(chan error)
 	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
 		if barred(t, w.disk) {
 			t.Error("the disk is held before it was handed over: QEMU could not go on by itself")
 		}
 		w.libvirt.sent = true
-		close(w.libvirt.handed)
+		w.libvirt.handed <- nil
 		must(t, w.libvirt.to("vm", hypervisor.Paused, "api-error"))
 		w.peer.mu.Lock()
 		defer w.peer.mu.Unlock()
@@ -99,5 +129,44 @@ func TestTakenByTheDestinationMeanwhile(t *testing.T) {
 	w.succeeds(api.MigrateRequest{})
 	if w.exists(w.disk) || w.libvirt.state("vm") != "" {
 		t.Errorf("the source has still %q, its volume: %v", w.libvirt.state("vm"), w.exists(w.disk))
+	}
+}
+
+// The agent stops, and the answer is lost while there is none: the disk is held all
+// the same, until the next agent knows where the instance is.
+func TestNextAgentTakesAGuardOver(t *testing.T) {
+	for destination, ends := range map[string]struct {
+		status string
+		stays  bool
+	}{"running": {api.StatusSucceeded, false}, "": {api.StatusFailed, true}} {
+		t.Run("destination "+destination, func(t *testing.T) {
+			w := newWorld(t)
+			w.libvirt.handed = make(chan error)
+			id := w.moving(api.MigrateRequest{})
+			w.libvirt.handed <- nil
+			w.libvirt.sent = true
+			must(t, w.libvirt.to("vm", hypervisor.Paused, "api-error"))
+			w.here(true, destination)
+			held, asked := false, false
+			renew := w.peer.renew
+			w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+				if !asked {
+					held, asked = barred(t, w.disk), true
+				}
+				return renew(in)
+			}
+			if op := w.resume(id); op.Status != ends.status {
+				t.Errorf("it is %s: %+v; want %s", op.Status, op.Error, ends.status)
+			}
+			if !held {
+				t.Error("libvirt could have started it here while the destination was asked")
+			}
+			if runs := w.libvirt.state("vm") == hypervisor.Running; runs != ends.stays || w.exists(w.disk) != ends.stays {
+				t.Errorf("it runs here: %v, its disk is here: %v; want %v", runs, w.exists(w.disk), ends.stays)
+			}
+			if ends.stays && barred(t, w.disk) {
+				t.Error("its disk is held on")
+			}
+		})
 	}
 }

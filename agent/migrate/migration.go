@@ -26,7 +26,6 @@ type migration struct {
 	in    Input
 	state state
 
-	guard *guard // while libvirt moves it, and until both hosts have been asked
 	// unreachable: the destination did not answer when something was to be taken back.
 	unreachable error
 	// id is the operation's while op is not known.
@@ -58,7 +57,7 @@ type state struct {
 	// Ran: it ran when libvirt was asked, and libvirt starts it again here where
 	// the migration fails.
 	Ran bool `json:"ran,omitempty"`
-	// Barred: the agent has kept libvirt from doing that, see guard.
+	// Barred: a guard has kept libvirt from doing that.
 	Barred bool `json:"barred,omitempty"`
 	// Halted: the agent paused the copy that libvirt had started again here.
 	Halted bool `json:"halted,omitempty"`

@@ -52,8 +52,7 @@ func (m *migration) perform(ctx context.Context) error {
 		}
 	})
 	defer stop()
-	m.guard = m.newGuard(ctx, false)
-	defer m.guard.lift()
+	m.setGuard(ctx, false)
 	done := make(chan error, 1)
 	go func() { done <- m.Mover.Migrate(moving, m.ref.Name, params) }()
 	w := m.newWatcher(cancel)

@@ -43,8 +43,15 @@ func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
 	}
 	m.op = op
 	m.take(st)
+	result, err := m.goOn(ctx)
+	m.liftUnless(err)
+	return result, err
+}
+
+// goOn does what the journal says comes next.
+func (m *migration) goOn(ctx context.Context) (any, error) {
 	var choice Choice
-	if chosen, err := op.Load(noteChoice, &choice); err != nil || chosen {
+	if chosen, err := m.op.Load(noteChoice, &choice); err != nil || chosen {
 		if err != nil {
 			return nil, err
 		}
@@ -54,7 +61,7 @@ func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
 		return m.carryChoice(ctx, choice)
 	}
 	result, err := m.resume(ctx)
-	if why := op.Failure(); why != nil && api.CodeOf(err) == "interrupted" {
+	if why := m.op.Failure(); why != nil && api.CodeOf(err) == "interrupted" {
 		err = why // it was being taken back already, and this is the reason
 	}
 	m.observe(err)
@@ -137,8 +144,7 @@ func (m *migration) adopt(ctx context.Context) error {
 	if m.op.Cancelled() {
 		cancel(operation.ErrCancelled) // it was, before the agent was lost
 	}
-	m.guard = m.newGuard(ctx, true)
-	defer m.guard.lift()
+	m.setGuard(ctx, true)
 	done := make(chan error, 1)
 	go func() { done <- m.jobEnd(adopted) }()
 	w := m.newWatcher(cancel)

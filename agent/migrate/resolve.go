@@ -185,6 +185,7 @@ func (m *migration) toSource(ctx context.Context, dst Side, res Resolution) erro
 		}
 	}
 	if res.ResumeSource {
+		m.lift() // an agent that was killed may not have
 		if err := m.Power.Resume(ctx, m.ref.Name); err != nil && !errors.Is(err, hypervisor.ErrInvalidState) {
 			return m.needsDecision(ctx, "the copy at the source was to run, and does not", err)
 		}

@@ -74,7 +74,8 @@ func (m *migration) check(ctx context.Context) error {
 
 // carryOut acts on the plan. Everything that it does at the destination before
 // the instance has moved is undone when it fails.
-func (m *migration) carryOut(ctx context.Context) (any, error) {
+func (m *migration) carryOut(ctx context.Context) (result any, err error) {
+	defer func() { m.liftUnless(err) }()
 	if err := m.noteSources(); err != nil {
 		return nil, err
 	}

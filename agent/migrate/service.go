@@ -45,9 +45,6 @@ type Mover interface {
 type Power interface {
 	// Sent tells whether QEMU has handed the guest over to another host whole.
 	Sent(ctx context.Context, name string) (bool, error)
-	// HandedOver gives a channel that is closed when it does so. It listens until
-	// ctx ends.
-	HandedOver(ctx context.Context, name string) (<-chan struct{}, error)
 	Suspend(ctx context.Context, name string) error
 	Resume(ctx context.Context, name string) error
 	Destroy(ctx context.Context, name string) error
@@ -117,7 +114,9 @@ type Options struct {
 	Runs func(name, uuid string) (bool, error)
 	// Events gives what happens to this host's domains until ctx ends; nil = the
 	// passes over memory are only looked for.
-	Events       func(ctx context.Context) <-chan hypervisor.Event
+	Events func(ctx context.Context) <-chan hypervisor.Event
+	// Guards see to it that libvirt starts no second copy; nil = nobody does.
+	Guards       Guards
 	Dial         func(url string) (Peer, error)
 	Observer     Observer
 	Log          *slog.Logger

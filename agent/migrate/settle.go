@@ -42,7 +42,7 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 		}
 		verdict, why := j.Verdict, j.Why
 		if verdict == KeepSource && src.paused() && (src.Halted || m.state.Barred) {
-			m.guard.lift()
+			m.lift()
 			if err := m.Power.Resume(ctx, m.ref.Name); err != nil {
 				verdict, why = Undecided, fmt.Sprintf("%s, where the agent has kept it from running and cannot resume it: %v", why, err)
 			} else {

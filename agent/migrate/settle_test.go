@@ -31,10 +31,6 @@ func (l *libvirt) to(name string, s hypervisor.State, reason string) error {
 
 func (l *libvirt) Sent(context.Context, string) (bool, error) { return l.sent, nil }
 
-func (l *libvirt) HandedOver(context.Context, string) (<-chan struct{}, error) {
-	return l.handed, nil
-}
-
 func (l *libvirt) Suspend(_ context.Context, name string) error {
 	return l.to(name, hypervisor.Paused, "user")
 }

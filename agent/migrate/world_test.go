@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/wherry-kvm/wherry/agent/guard"
 	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/agent/migrate"
 	"github.com/wherry-kvm/wherry/agent/operation"
@@ -49,7 +50,7 @@ type libvirt struct {
 	refreshed []string
 	unread    map[string]error // whose XML libvirt does not give
 	sent      bool             // the guest was handed over whole
-	handed    chan struct{}    // closed when it is
+	handed    chan error       // told when it is
 	resumes   func()
 	down      bool
 	noList    int // so many calls for a list find libvirt not connected
@@ -440,6 +441,7 @@ func newWorld(t testing.TB) *world {
 		}),
 		Targets: targetsFn(func(r api.TargetsRequest) error { w.targets = append(w.targets, r); return nil }),
 		Records: record.Dir(t.TempDir()), Digester: volume.NewDigester(), Dial: func(string) (migrate.Peer, error) { return w.peer, nil },
+		Guards:   &guards{w.libvirt, map[string]*guard.Watch{}},
 		Observer: w.observer, Log: slog.New(slog.DiscardHandler), Now: time.Now, Lease: time.Minute}
 	w.start()
 	return w

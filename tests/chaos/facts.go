@@ -53,7 +53,7 @@ for c in /proc/[0-9]*/cmdline; do
 	case $l in
 	sh\ *) ;; # this script, for one, has all these words
 	*qemu-system*guest=*) n=${l#*guest=}; echo "qemu ${n%%[, ]*}" ;;
-	*qemu-img* | *qemu-nbd*) echo "tool $l" ;;
+	*qemu-img* | *qemu-nbd* | *wherry\ guard\ *) echo "tool $l" ;;
 	esac
 done
 find "$@" -ignore_readdir_race -mindepth 1 ! -name .wherry-lock ! -name filler -printf 'file %p\n'

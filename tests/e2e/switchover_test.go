@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/tests/harness"
 )
 
 // finish is libvirt's call that starts the instance at the destination
@@ -101,6 +103,46 @@ func TestAnswerLostAtTheSwitchover(t *testing.T) {
 	if len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], "it runs at the destination") {
 		t.Errorf("warnings %q; want to be told that libvirt reported a failure", result.Warnings)
 	}
+	w.noneTwice(name)
+}
+
+// The same, and the source's agent is dead just then, for as long as it takes
+// libvirt to give up: nobody starts the copy there, and the agent that comes back
+// finishes the migration.
+func TestAnswerLostWhileTheAgentIsDead(t *testing.T) {
+	w := begin(t)
+	name := w.unique("vm")
+	w.heavy(w.a, name, mib)
+	w.cleanup("starting the agent", func(ctx context.Context) error { return w.a.Agent(ctx, "start") })
+	killed := make(chan error, 1)
+	var hung atomic.Bool
+	port := w.libvirtWithout(w.b, finish, func() { killed <- w.a.KillAgent(w.ctx) }, &hung)
+	w.agentWith(w.b, fmt.Sprintf("WHERRY_MIGRATION_LIBVIRT_URI=qemu+tcp://wherry-b:%s/system", port))
+	id := w.begun(w.a, name, api.MigrateRequest{})
+	select {
+	case err := <-killed:
+		w.must(err)
+	case <-w.ctx.Done():
+		t.Fatal("libvirt never made the call that starts the instance")
+	}
+	w.must(harness.Until(w.ctx, "libvirt to have failed to start the source's copy", func(ctx context.Context) error {
+		state, err := w.a.Virsh(ctx, "domstate", "--reason", name)
+		if err == nil && state != "paused (api error)" {
+			err = fmt.Errorf("it is %q", state)
+		}
+		return err
+	}))
+	w.must(w.a.Agent(w.ctx, "start"))
+	w.moved(name, w.a, id)
+	w.noneTwice(name)
+	if out, err := w.a.Exec(w.ctx, "sh", "-c", "pgrep -a wherry | grep ' guard ' || true"); err != nil || out != "" {
+		t.Errorf("of what kept it from starting there is left %q (%v)", out, err)
+	}
+}
+
+// noneTwice wants that no block was written by both copies.
+func (w *world) noneTwice(name string) {
+	w.Helper()
 	guest := w.lab.Guest(name)
 	here, err := guest.Console(w.ctx, w.a.Host)
 	w.must(err)
@@ -108,7 +150,7 @@ func TestAnswerLostAtTheSwitchover(t *testing.T) {
 	w.must(err)
 	for _, n := range here.Blocks("vda") {
 		if slices.Contains(there.Blocks("vda"), n) {
-			t.Errorf("block %d was written by both copies", n)
+			w.Errorf("block %d was written by both copies", n)
 		}
 	}
 }

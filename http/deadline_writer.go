@@ -23,6 +23,8 @@ type deadlineWriter struct {
 	sent    func(int64)     // hears how many bytes were sent, where it is set
 	pace    time.Duration   // for each MiB
 	left    int64           // bytes under the present deadline
+	until   time.Time       // that deadline
+	wait    func(int) error // until so many bytes may be sent, where it is set
 	problem bool            // a problem was sent in place of the answer
 }
 
@@ -45,16 +47,45 @@ func (w *deadlineWriter) WriteHeader(status int) {
 	writeProblem(w.ResponseWriter, api.NewProblem("bad-range", "the range lies outside the content (%s)", w.Header().Get("Content-Range")))
 }
 
+// waitedBytes are sent at once where bytes are waited for.
+const waitedBytes = 64 << 10
+
 // Write sends b before the deadline, or fails.
-func (w *deadlineWriter) Write(b []byte) (int, error) {
+func (w *deadlineWriter) Write(b []byte) (sent int, err error) {
 	if w.problem {
 		return len(b), nil
 	}
+	if w.wait == nil {
+		return w.write(b)
+	}
+	for err == nil && sent < len(b) {
+		part := b[sent:min(sent+waitedBytes, len(b))]
+		if err = w.await(len(part)); err == nil {
+			var n int
+			n, err = w.write(part)
+			sent += n
+		}
+	}
+	return sent, err
+}
+
+// await does not count as the reader's time.
+func (w *deadlineWriter) await(n int) error {
+	began := time.Now()
+	if err := w.wait(n); err != nil || w.left <= 0 {
+		return err
+	}
+	w.until = w.until.Add(time.Since(began))
+	return w.control.SetWriteDeadline(w.until)
+}
+
+func (w *deadlineWriter) write(b []byte) (int, error) {
 	if w.stop != nil && w.stop.Err() != nil {
 		return 0, errDraining
 	}
 	if w.left <= 0 {
-		if err := w.control.SetWriteDeadline(time.Now().Add(w.pace)); err != nil {
+		w.until = time.Now().Add(w.pace)
+		if err := w.control.SetWriteDeadline(w.until); err != nil {
 			return 0, err
 		}
 		w.left = paceBytes
@@ -69,3 +100,10 @@ func (w *deadlineWriter) Write(b []byte) (int, error) {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (w *deadlineWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Share is what one stream may send of the host's bandwidth.
+type Share interface {
+	// Wait returns when n bytes may be sent.
+	Wait(ctx context.Context, n int) error
+	Close()
+}

@@ -55,6 +55,11 @@ func (s *Server) templateContent(c *call) error {
 	}
 	w := newDeadlineWriter(c.Response())
 	w.stop, w.pace, w.sent = s.draining, s.pace, s.opts.Sent
+	if s.opts.Share != nil && c.Request().Method == http.MethodGet && c.caller() != callerLocal {
+		share := s.opts.Share(t.ID)
+		defer share.Close()
+		w.wait = func(n int) error { return share.Wait(c.ctx(), n) }
+	}
 	if form.extents {
 		return s.sendExtents(c, w, file, form, t.Digest)
 	}

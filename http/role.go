@@ -17,6 +17,9 @@ const (
 	roleProbe      role = "probe"      // the listener for metrics and probes has nothing else
 )
 
+// callerLocal is the name of whoever comes by the socket.
+const callerLocal = "local"
+
 // Organisational units of a client certificate that carry a role.
 const (
 	unitManagement = "wherry-management"
@@ -30,7 +33,7 @@ func caller(r *http.Request) (role, string, error) {
 	case kindProbes:
 		return roleProbe, "", nil
 	case kindLocal:
-		return roleManagement, "local", nil
+		return roleManagement, callerLocal, nil
 	}
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 		return "", "", api.NewProblem("unauthorized", "this listener wants a client certificate of its authority")

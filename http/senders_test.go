@@ -1,6 +1,7 @@
 package http_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,10 +11,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	wherry "github.com/wherry-kvm/wherry/http"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/http/certs"
 	"github.com/wherry-kvm/wherry/http/client"
@@ -21,7 +24,7 @@ import (
 
 // sending is an agent that sends one template at a time, one that is too large
 // for what a connection buffers.
-func sending(t *testing.T, pace time.Duration) (url string, files client.TLS) {
+func sending(t *testing.T, pace time.Duration, set ...func(*wherry.Options)) (url string, files client.TLS) {
 	t.Helper()
 	a := newAgent(t)
 	path := filepath.Join(t.TempDir(), "image")
@@ -31,9 +34,43 @@ func sending(t *testing.T, pace time.Duration) (url string, files client.TLS) {
 	a.offers(path)
 	a.options.Senders = 1
 	a.pace = pace
+	for _, f := range set {
+		f(&a.options)
+	}
 	ca := newAuthority(t, "ca")
 	url = a.serveTLS(t, ca.issue("a", soon(), "wherry-peer"))
 	return url, ca.issue("b", soon(), "wherry-peer")
+}
+
+// share counts what it was asked for, and lets it go.
+type share struct {
+	waited atomic.Int64
+	closed chan struct{}
+}
+
+func (s *share) Wait(_ context.Context, n int) error { s.waited.Add(int64(n)); return nil }
+func (s *share) Close()                              { close(s.closed) }
+
+// What another host fetches waits for its share, and leaves it at the end.
+func TestContentHasAShareOfTheBandwidth(t *testing.T) {
+	given := &share{closed: make(chan struct{})}
+	var of string
+	url, files := sending(t, time.Minute, func(o *wherry.Options) {
+		o.Share = func(content string) wherry.Share { of = content; return given }
+	})
+	var travelled atomic.Int64
+	body, err := connect(t, url, files).TemplateContent(t.Context(), client.ContentRequest{ID: "rocky9", Received: func(n int64) { travelled.Add(n) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := io.Copy(io.Discard, body)
+	if err := errors.Join(err, body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	<-given.closed
+	if of != "rocky9" || n != 32<<20 || given.waited.Load() != travelled.Load() {
+		t.Errorf("%d bytes of %q, %d of them travelled, %d were waited for", n, of, travelled.Load(), given.waited.Load())
+	}
 }
 
 func TestSendersAreBounded(t *testing.T) {

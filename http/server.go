@@ -48,6 +48,9 @@ type Options struct {
 	Metrics http.Handler
 	// Version is sent in the Server header.
 	Version string
+	// Share gives a share of the host's bandwidth to a content that another host
+	// fetches; nil = as fast as it can be.
+	Share func(content string) Share
 	// Senders is how many templates are sent at once; a caller beyond that is
 	// told to come again. Default: 3.
 	Senders int

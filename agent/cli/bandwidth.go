@@ -18,6 +18,7 @@ func (a *app) bandwidthCommand() *cobra.Command {
 		Short: "Show or change what all migrations from the host may send together",
 		Long: `Show what all migrations from the host may send together, in bytes per second,
 and which share each has; or change it, for those that run too. 0 is no limit.
+Templates and layers that other hosts fetch from here have a share each as well.
 What is set outlives restarts of the agent, until --reset goes back to its
 configuration (migration.host_bandwidth).`,
 		Example: "  wherry bandwidth 200MiB\n  wherry bandwidth 0\n  wherry bandwidth --reset",
@@ -56,7 +57,11 @@ configuration (migration.host_bandwidth).`,
 func bandwidthText(w io.Writer, b api.Bandwidth) {
 	fmt.Fprintf(w, "all migrations from this host: %s, %s\n", limitText(b.Bandwidth), originText(b))
 	for _, s := range b.Shares {
-		fmt.Fprintf(w, "  %s  %s\n", s.Operation, limitText(s.Bandwidth))
+		what := s.Operation
+		if s.Content != "" {
+			what = "content " + s.Content
+		}
+		fmt.Fprintf(w, "  %s  %s\n", what, limitText(s.Bandwidth))
 	}
 }
 

@@ -29,7 +29,11 @@ func (h hosts) Bandwidth(context.Context) (api.Bandwidth, error) {
 	}
 	shares := h.budget.Shares()
 	for _, id := range slices.Sorted(maps.Keys(shares)) {
-		out.Shares = append(out.Shares, api.BandwidthShare{Operation: id, Bandwidth: shares[id]})
+		s := api.BandwidthShare{Operation: id, Bandwidth: shares[id]}
+		if content, is := budget.Content(id); is {
+			s.Operation, s.Content = "", content
+		}
+		out.Shares = append(out.Shares, s)
 	}
 	return out, nil
 }

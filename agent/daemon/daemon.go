@@ -116,6 +116,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		Instances: s.instances, Actions: gatedActions{s.instances, s.drain.Refuse, d.starts, s.incoming.Arriving}, Migrations: gatedMigrations{s.migrations, s.drain.Refuse, s.incoming.Arriving}, Rebuilds: gatedRebuilds{s.rebuilds, s.incoming.Arriving},
 		Incoming: gatedIncoming{s.incoming, s.drain.Refuse}, Operations: operations{d.ops, s.migrations, s.incoming}, Shutdowns: shutdowns{s.drain, s.listener, s.instances}, Leftovers: d.leftovers(s),
 		Templates: s.templates, Targets: s.targets, Hosts: hosts{s.host, s.budget, time.Now, d.log}, Log: d.log.With("part", "http"),
+		Share:   func(content string) http.Share { return s.budget.Stream(content) },
 		Senders: d.config.Templates.Senders, Sent: d.metrics.SyncSent,
 		Metrics: d.metrics.Handler(), Version: d.version, Observe: d.metrics.HTTP,
 	})

@@ -22,9 +22,11 @@ const (
 	BandwidthSet        = "set"
 )
 
-// BandwidthShare is what one running migration has of it.
+// BandwidthShare is what one running migration has of it, or one content that
+// another host fetches.
 type BandwidthShare struct {
-	Operation string `json:"operation"`
+	Operation string `json:"operation,omitempty"`
+	Content   string `json:"content,omitempty"` // a template's id, or a layer's digest
 	Bandwidth int64  `json:"bandwidth"` // bytes per second; 0 = no limit
 }
 

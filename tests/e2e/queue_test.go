@@ -80,6 +80,7 @@ func TestFullDestinationIsWaitedFor(t *testing.T) {
 		t.Errorf("it waits as %+v, cancellable: %v", q, op.Cancellable)
 	}
 	w.must(w.a.Rate(w.ctx, "off"))
+	w.run(w.b, fetched, nil)
 	w.moved(names[0], w.a, first)
 	w.moved(names[1], w.a, second)
 }
@@ -166,6 +167,14 @@ func TestBandwidthOfTheHostIsShared(t *testing.T) {
 		t.Errorf("reset to %+v", back)
 	}
 	speed(names[0], whole/2)
+	// What another host fetches takes part, for as long as it does.
+	template := w.unique("tpl")
+	w.held(w.a, api.TemplateRequest{ID: template, Format: "raw"}, w.noise("shared.raw", 8*mib))
+	fetched := w.registered(w.b, api.TemplateRequest{ID: template, Format: "raw", URL: nowhere, Checksum: w.checksum(w.noise("shared.raw", 8*mib)), SyncFrom: w.a.URL()})
+	speed(names[0], whole/3)
+	if b, err := w.a.api.Bandwidth(w.ctx); err != nil || len(b.Shares) != 3 || b.Shares[2].Content == "" {
+		t.Errorf("shares %+v (%v); want one of a content", b, err)
+	}
 	if _, err := w.a.api.SetBandwidth(w.ctx, 0); err != nil {
 		t.Error(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/wherry-kvm/wherry/agent/config"
 	"github.com/wherry-kvm/wherry/agent/drain"
 	"github.com/wherry-kvm/wherry/agent/hook"
-	"github.com/wherry-kvm/wherry/agent/incoming"
 	"github.com/wherry-kvm/wherry/agent/instance"
 	"github.com/wherry-kvm/wherry/agent/migrate"
 	"github.com/wherry-kvm/wherry/agent/operation"
@@ -71,120 +70,6 @@ func (d *daemon) hear(ctx context.Context, l *hook.Listener) {
 		}
 	}
 	l.Wait()
-}
-
-// gatedPower starts nothing while the host is draining, whatever operation
-// wants it: one that began before may come to its start now.
-type gatedPower struct {
-	*hypervisor.Client
-	refuse func() error
-}
-
-// Start refuses while the host is draining.
-func (g gatedPower) Start(ctx context.Context, name string, paused bool) error {
-	if err := g.refuse(); err != nil {
-		return err
-	}
-	return g.Client.Start(ctx, name, paused)
-}
-
-// gatedActions refuses at once what would be refused later. What the operator
-// stops or deletes is not started again.
-type gatedActions struct {
-	*instance.Service
-	refuse   func() error
-	starts   *boot.Ledger
-	arriving func(api.Ref) error
-}
-
-func (g gatedActions) Stop(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
-	if err := g.starts.Drop(ref); err != nil {
-		return api.Operation{}, api.NewProblem("internal", "%w", err)
-	}
-	return g.Service.Stop(ctx, ref, r, k)
-}
-
-func (g gatedActions) Delete(ctx context.Context, ref api.Ref, r api.DeleteRequest, k api.Idempotency) (api.Operation, error) {
-	if err := g.arriving(ref); err != nil {
-		return api.Operation{}, err
-	}
-	if err := g.starts.Drop(ref); err != nil {
-		return api.Operation{}, api.NewProblem("internal", "%w", err)
-	}
-	return g.Service.Delete(ctx, ref, r, k)
-}
-
-func (g gatedActions) Create(ctx context.Context, project string, r api.CreateRequest, k api.Idempotency) (api.Operation, error) {
-	if err := g.refuse(); err != nil {
-		return api.Operation{}, err
-	}
-	return g.Service.Create(ctx, project, r, k)
-}
-
-func (g gatedActions) Start(ctx context.Context, ref api.Ref, k api.Idempotency) (api.Operation, error) {
-	if err := g.refuse(); err != nil {
-		return api.Operation{}, err
-	}
-	return g.Service.Start(ctx, ref, k)
-}
-
-func (g gatedActions) Restart(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
-	if err := g.refuse(); err != nil {
-		return api.Operation{}, err
-	}
-	return g.Service.Restart(ctx, ref, r, k)
-}
-
-// gatedRebuilds leaves alone what is still arriving.
-type gatedRebuilds struct {
-	*rebuild.Service
-	arriving func(api.Ref) error
-}
-
-func (g gatedRebuilds) Plan(ctx context.Context, ref api.Ref, r api.RebuildRequest) (api.RebuildPlan, error) {
-	if err := g.arriving(ref); err != nil {
-		return api.RebuildPlan{}, err
-	}
-	return g.Service.Plan(ctx, ref, r)
-}
-
-func (g gatedRebuilds) Rebuild(ctx context.Context, ref api.Ref, r api.RebuildRequest, k api.Idempotency) (api.Operation, error) {
-	if err := g.arriving(ref); err != nil {
-		return api.Operation{}, err
-	}
-	return g.Service.Rebuild(ctx, ref, r, k)
-}
-
-// gatedMigrations: what leaves may not be there in time, and what is still
-// arriving does not go on yet.
-type gatedMigrations struct {
-	*migrate.Service
-	refuse   func() error
-	arriving func(api.Ref) error
-}
-
-func (g gatedMigrations) Migrate(ctx context.Context, ref api.Ref, r api.MigrateRequest, k api.Idempotency) (api.Operation, error) {
-	if err := g.arriving(ref); err != nil {
-		return api.Operation{}, err
-	}
-	if err := g.refuse(); err != nil {
-		return api.Operation{}, err
-	}
-	return g.Service.Migrate(ctx, ref, r, k)
-}
-
-// gatedIncoming takes no instance in. What was reserved before goes on: its
-// source finds out when it is given back.
-type gatedIncoming struct {
-	*incoming.Service
-	refuse func() error
-}
-
-func (g gatedIncoming) Reserve(ctx context.Context, r api.IncomingRequest) (api.Incoming, error) {
-	if err := g.refuse(); err != nil {
-		return api.Incoming{}, err
-	}
-	return g.Service.Reserve(ctx, r)
 }
 
 // connectors are the configured connectors of targets.

@@ -80,7 +80,6 @@ func TestFullDestinationIsWaitedFor(t *testing.T) {
 		t.Errorf("it waits as %+v, cancellable: %v", q, op.Cancellable)
 	}
 	w.must(w.a.Rate(w.ctx, "off"))
-	w.run(w.b, fetched, nil)
 	w.moved(names[0], w.a, first)
 	w.moved(names[1], w.a, second)
 }
@@ -169,8 +168,9 @@ func TestBandwidthOfTheHostIsShared(t *testing.T) {
 	speed(names[0], whole/2)
 	// What another host fetches takes part, for as long as it does.
 	template := w.unique("tpl")
-	w.held(w.a, api.TemplateRequest{ID: template, Format: "raw"}, w.noise("shared.raw", 8*mib))
-	fetched := w.registered(w.b, api.TemplateRequest{ID: template, Format: "raw", URL: nowhere, Checksum: w.checksum(w.noise("shared.raw", 8*mib)), SyncFrom: w.a.URL()})
+	image := w.noise("shared.raw", 8*mib)
+	w.held(w.a, api.TemplateRequest{ID: template, Format: "raw"}, image)
+	fetched := w.registered(w.b, api.TemplateRequest{ID: template, Format: "raw", URL: nowhere, Checksum: w.checksum(image), SyncFrom: w.a.URL()})
 	speed(names[0], whole/3)
 	if b, err := w.a.api.Bandwidth(w.ctx); err != nil || len(b.Shares) != 3 || b.Shares[2].Content == "" {
 		t.Errorf("shares %+v (%v); want one of a content", b, err)
@@ -178,6 +178,7 @@ func TestBandwidthOfTheHostIsShared(t *testing.T) {
 	if _, err := w.a.api.SetBandwidth(w.ctx, 0); err != nil {
 		t.Error(err)
 	}
+	w.run(w.b, fetched, nil)
 	w.moved(names[0], w.a, first)
 	w.moved(names[1], w.a, second)
 }

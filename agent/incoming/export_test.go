@@ -1,11 +1,11 @@
 package incoming
 
 // AtLeaseEnd is atLeaseEnd; held is by whom, "" for not at all.
-func AtLeaseEnd(state string, ran bool, held string) string {
+func AtLeaseEnd(state, reason string, ran bool, held string) string {
 	var h *hold
 	if held != "" {
 		h = &hold{BySource: held == "source"}
 	}
-	end, _ := atLeaseEnd(state, ran, h)
+	end, _ := atLeaseEnd(state, reason, ran, h)
 	return string(end)
 }

@@ -32,16 +32,30 @@ const (
 // stateUnknown is what domainState begins with when libvirt did not answer.
 const stateUnknown = "unknown"
 
+// Libvirt's reasons for the state of a guest of whose memory a part is still at
+// its source: it calls it running from the moment that post-copy begins.
+const (
+	inPostCopy = "postcopy"
+	inHalves   = "postcopy-failed"
+)
+
+// brokenOff is what is said of half a guest.
+const brokenOff = "post-copy has broken off: this host has a part of its memory, and what the guest wrote last, and the rest of its memory is at its source"
+
 // atLeaseEnd says what becomes of a reservation of which its source has not
-// been heard for a whole lease, and why. State is libvirt's; ran says that the
-// instance was seen here, running or shut down after it had.
+// been heard for a whole lease, and why. State and reason are libvirt's; ran says
+// that the instance was seen here, running or shut down after it had.
 //
 // Volumes go only where the guest cannot have run on them: then the source has
 // all that they have.
-func atLeaseEnd(state string, ran bool, h *hold) (ending, string) {
+func atLeaseEnd(state, reason string, ran bool, h *hold) (ending, string) {
 	switch {
 	case h != nil && h.BySource:
 		return endStay, h.Why
+	case reason == inHalves && (state == "running" || state == "paused"):
+		return endHold, brokenOff
+	case reason == inPostCopy && state == "running":
+		return endWait, "a part of its memory is still at its source"
 	case state == "running", state == "shutoff":
 		return endCommit, "the instance is here"
 	case state == "incoming":
@@ -64,15 +78,15 @@ func isUnknown(state string) bool {
 
 // sight writes down that the guest has run here: a transient instance leaves
 // no other trace of that once it has ended.
-func (s *Service) sight(ctx context.Context, e *entry) (state string) {
+func (s *Service) sight(ctx context.Context, e *entry) (state, reason string) {
 	r := e.snapshot()
-	state, _ = s.domainState(ctx, r.Request)
+	state, reason, _ = s.domain(ctx, r.Request)
 	if (state == "running" || state == "shutoff") && !r.Ran && r.State == ready {
 		if err := s.update(e, func(r *reservation) { r.Ran = true }); err != nil {
 			s.Log.Error("journalling that an instance runs here", "reservation", e.id, "error", err)
 		}
 	}
-	return state
+	return state, reason
 }
 
 // holdOn keeps a reservation until someone has decided about it.

@@ -318,7 +318,7 @@ func TestAtLeaseEndNeverGuesses(t *testing.T) {
 	for _, state := range []string{"", "running", "paused", "shutoff", "incoming", "crashed", "pmsuspended", "unknown: no answer"} {
 		for _, ran := range []bool{false, true} {
 			for _, held := range []string{"", "lease", "source"} {
-				end := incoming.AtLeaseEnd(state, ran, held)
+				end := incoming.AtLeaseEnd(state, "", ran, held)
 				if end == "remove" && (state != "" || ran || held != "") {
 					t.Errorf("state %q, ran %v, held by %q: its volumes go", state, ran, held)
 				}

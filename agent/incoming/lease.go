@@ -53,11 +53,11 @@ func (s *Service) expire(ctx context.Context, e *entry) {
 		}
 		return
 	}
-	state := s.sight(ctx, e)
+	state, reason := s.sight(ctx, e)
 	if now.Before(r.Lease) {
 		return
 	}
-	switch end, why := atLeaseEnd(state, e.snapshot().Ran, r.Held); end {
+	switch end, why := atLeaseEnd(state, reason, e.snapshot().Ran, r.Held); end {
 	case endCommit:
 		log.Warn("lease over and the instance is here: committing", "state", state)
 		if _, err := s.Commit(ctx, e.id, api.CommitRequest{}); err != nil {
@@ -74,7 +74,7 @@ func (s *Service) expire(ctx context.Context, e *entry) {
 			log.Error("holding an abandoned reservation", "error", err)
 		}
 	case endWait:
-		log.Warn("lease over but the instance may be arriving; waiting", "state", state)
+		log.Warn("lease over but the instance may be arriving; waiting", "state", state, "why", why)
 		if err := s.update(e, func(r *reservation) { r.Lease = now.Add(s.leaseOf(r.Request)) }); err != nil {
 			log.Error("extending an abandoned reservation", "error", err)
 		}

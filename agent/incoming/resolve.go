@@ -97,10 +97,15 @@ func (s *Service) facts(ctx context.Context, r reservation) api.SideFacts {
 // refuse says why a choice cannot be carried out here; "" where nothing stands
 // in its way. This host cannot ask the source: what it does not know itself
 // has to be stated.
-func refuse(c api.ResolveRequest, state string) string {
+func refuse(c api.ResolveRequest, state, reason string) string {
 	switch {
 	case isUnknown(state):
 		return "this host's libvirt does not answer"
+	case reason == inHalves && (state == "running" || state == "paused"):
+		// To end half a guest is for a stop to do, by its name.
+		return brokenOff + ". Take it up again at the source, or stop it here with force, and decide then"
+	case reason == inPostCopy && state == "running":
+		return "it is in post-copy: a part of its memory is still at its source"
 	case c.Keep == api.SideSource && c.OtherHost != api.OtherHasIt:
 		return "this host cannot ask the source, and the copy here may be the only one. State that the source has it (--other-host has-it), or settle it there"
 	case c.Keep == api.SideSource:
@@ -138,8 +143,8 @@ func (s *Service) Resolve(ctx context.Context, id string, c api.ResolveRequest) 
 	case r.Choice != nil && r.Choice.Keep != c.Keep:
 		return api.Operation{}, api.NewProblem("conflict", "it was decided to keep the %s, and that is being carried out", r.Choice.Keep)
 	}
-	state, _ := s.domainState(ctx, r.Request)
-	if why := refuse(c, state); why != "" {
+	state, reason, _ := s.domain(ctx, r.Request)
+	if why := refuse(c, state, reason); why != "" {
 		return api.Operation{}, api.NewProblem("conflict", "%s", why).WithOperation(id)
 	}
 	// Written down before anything is done, so that a restart goes on with it.
@@ -166,8 +171,8 @@ func (s *Service) carryOut(ctx context.Context, e *entry) error {
 	if r.Choice == nil || r.State == committed {
 		return nil
 	}
-	state, _ := s.domainState(ctx, r.Request)
-	if why := refuse(*r.Choice, state); why != "" && !isUnknown(state) {
+	state, reason, _ := s.domain(ctx, r.Request)
+	if why := refuse(*r.Choice, state, reason); why != "" && !isUnknown(state) {
 		return s.undecide(e, api.NewProblem("conflict", "%s", why))
 	}
 	if r.Choice.Keep == api.SideDestination {

@@ -20,6 +20,11 @@ const vanishWait = 30 * time.Second
 // has therefore ended here since, which a transient domain leaves no trace of:
 // the volumes hold what it wrote last, and must not go with the lease.
 func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (api.Incoming, error) {
+	return s.commit(ctx, id, c, false)
+}
+
+// commit is Commit, asked for by the source or, alone, decided here.
+func (s *Service) commit(ctx context.Context, id string, c api.CommitRequest, alone bool) (api.Incoming, error) {
 	e, err := s.find(id)
 	if err != nil {
 		return api.Incoming{}, err
@@ -28,6 +33,12 @@ func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (a
 	defer e.end.Unlock()
 	res := e.snapshot()
 	if res.State == committed {
+		if res.Alone && !alone {
+			err := s.update(e, func(r *reservation) { r.Alone, r.Heard = false, s.Now() })
+			if err != nil {
+				return api.Incoming{}, api.NewProblem("internal", "%w", err).WithPhase("commit")
+			}
+		}
 		return s.view(ctx, e), nil
 	}
 	state, _ := s.domainState(ctx, res.Request)
@@ -50,7 +61,7 @@ func (s *Service) Commit(ctx context.Context, id string, c api.CommitRequest) (a
 		s.Log.Warn("reading the figures of a migration", "instance", res.Request.Name, "error", err)
 	}
 	if err := s.update(e, func(r *reservation) {
-		r.State, r.EndedAt, r.Held = committed, s.Now(), nil
+		r.State, r.EndedAt, r.Held, r.Alone = committed, s.Now(), nil, alone
 		r.Lost = lost(res)
 		r.Downtime, r.Memory = job.Downtime, job.MemDone
 	}); err != nil {

@@ -287,6 +287,32 @@ func TestCommittedIsForgotten(t *testing.T) {
 	w.wantFiles("vm.qcow2")
 }
 
+// One that was committed without its source answers until that has heard of it,
+// however long its host was down: to be not known would say that it never came.
+func TestCommittedAloneIsKeptForItsSource(t *testing.T) {
+	w := newWorld(t)
+	w.ready(w.request())
+	w.arrive(hypervisor.Domain{State: hypervisor.Running})
+	w.pass(2 * lease)
+	w.Sweep(t.Context())
+	w.pass(30 * 24 * time.Hour)
+	w.Close()
+	w.start()
+	w.Sweep(t.Context())
+	in, err := w.Renew(t.Context(), opID)
+	if err != nil || in.State != "committed" {
+		t.Fatalf("its source finds %+v, %v", in, err)
+	}
+	_, err = w.Commit(t.Context(), opID, api.CommitRequest{})
+	must(t, err)
+	w.pass(23 * time.Hour) // whose answer may be lost
+	w.Sweep(t.Context())
+	w.wantJournal(1)
+	w.pass(2 * time.Hour)
+	w.Sweep(t.Context())
+	w.wantJournal(0)
+}
+
 // A restart of the agent costs nobody his lease.
 func TestRestart(t *testing.T) {
 	w := newWorld(t)

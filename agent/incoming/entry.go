@@ -34,6 +34,10 @@ type reservation struct {
 	Places  []api.IncomingPlace `json:"places"`
 	Error   *api.Problem        `json:"error,omitempty"`
 	EndedAt time.Time           `json:"ended_at"`
+	// Alone: it was committed without its source, which has not heard of that yet.
+	Alone bool `json:"alone,omitempty"`
+	// Heard is when the source of such a one has.
+	Heard time.Time `json:"heard,omitzero"`
 	// Ran: the guest was seen here, running or shut down after it had. What it
 	// wrote is nowhere else.
 	Ran bool `json:"ran,omitempty"`

@@ -8,7 +8,9 @@ import (
 )
 
 // keepCommitted is how long a committed reservation still answers, for a
-// source that lost the answer.
+// source that lost the answer. One that was committed without its source answers
+// until that has heard of it: a host that was down for a week would take it that
+// the instance never came, and start it there again.
 const keepCommitted = 24 * time.Hour
 
 // Run ends reservations whose lease has run out, until ctx ends.
@@ -36,7 +38,7 @@ func (s *Service) expire(ctx context.Context, e *entry) {
 	r := e.snapshot()
 	now := s.Now()
 	if r.State == committed {
-		if now.Sub(r.EndedAt) > keepCommitted && s.Store.Delete(bucket, e.id) == nil {
+		if !r.Alone && now.Sub(later(r.EndedAt, r.Heard)) > keepCommitted && s.Store.Delete(bucket, e.id) == nil {
 			s.forget(e.id)
 		}
 		return
@@ -60,7 +62,7 @@ func (s *Service) expire(ctx context.Context, e *entry) {
 	switch end, why := atLeaseEnd(state, reason, e.snapshot().Ran, r.Held); end {
 	case endCommit:
 		log.Warn("lease over and the instance is here: committing", "state", state)
-		if _, err := s.Commit(ctx, e.id, api.CommitRequest{}); err != nil {
+		if _, err := s.commit(ctx, e.id, api.CommitRequest{}, true); err != nil {
 			log.Error("committing an abandoned reservation", "error", err)
 		}
 	case endRemove:
@@ -80,4 +82,11 @@ func (s *Service) expire(ctx context.Context, e *entry) {
 		}
 	case endStay:
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

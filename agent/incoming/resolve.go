@@ -181,7 +181,7 @@ func (s *Service) carryOut(ctx context.Context, e *entry) error {
 				return s.undecide(e, err)
 			}
 		}
-		_, err := s.Commit(ctx, e.id, api.CommitRequest{})
+		_, err := s.commit(ctx, e.id, api.CommitRequest{}, true)
 		return s.undecide(e, err)
 	}
 	for _, act := range []string{api.SettleEnd, api.SettleRelease} {

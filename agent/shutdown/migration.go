@@ -45,6 +45,12 @@ func cross(c crossing) (step, string) {
 	switch {
 	case c.gone:
 		return stepMoved, "it runs on another host"
+	case c.domain.Reason == inHalves && (c.domain.State == hypervisor.Paused || c.domain.State == hypervisor.Running):
+		// Nothing to wait for, and nothing to abort: it can only be taken up again.
+		// Started anew, either half would go on without the other's last writes.
+		return stepLeave, "post-copy has broken off: a part of its memory is on each host, and what of it is here ends with this host; its migration needs a decision"
+	case c.domain.State == hypervisor.Running && c.domain.Reason == "postcopy" && c.waited < min(switchoverWait, c.left):
+		return stepWait, "it runs here, and the rest of its memory is still coming"
 	case c.domain.Incoming && c.waited < min(arriveWait, c.left):
 		return stepWait, "it is arriving from another host"
 	case c.domain.Incoming:
@@ -67,3 +73,7 @@ func cross(c crossing) (step, string) {
 // handedOver are libvirt's reasons for a pause in which another host may
 // already have the guest.
 var handedOver = map[string]bool{"migration": true, "postcopy": true}
+
+// inHalves is libvirt's reason for the state of either half of a guest whose
+// post-copy has broken off; it calls the destination's running.
+const inHalves = "postcopy-failed"

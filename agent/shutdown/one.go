@@ -96,7 +96,8 @@ func (s *run) crossed(ctx context.Context, i Instance, seized Seized) (outcome, 
 			return "", "" // the ladder copes with a libvirt that is away
 		}
 		do, why := cross(c)
-		known = known || do == stepWait || do == stepAbort
+		// One that runs here already has nowhere else to be when it is gone.
+		known = known || do == stepAbort || do == stepWait && c.domain.State != hypervisor.Running
 		switch do {
 		case stepStop:
 			return "", ""

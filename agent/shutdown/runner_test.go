@@ -311,6 +311,16 @@ func TestRunWithMigrations(t *testing.T) {
 		{"handed over, never confirmed", func(_ *world, g *guest) {
 			g.outgoing, g.domain.State, g.domain.Reason = true, hypervisor.Paused, "postcopy"
 		}, api.ShutdownFailed, false},
+		{"post-copy broken off, with its job still there", func(_ *world, g *guest) {
+			g.outgoing, g.domain.State, g.domain.Reason = true, hypervisor.Paused, "postcopy-failed"
+		}, api.ShutdownFailed, false},
+		{"post-copy broken off, at its destination", func(_ *world, g *guest) {
+			g.domain.State, g.domain.Reason = hypervisor.Running, "postcopy-failed"
+		}, api.ShutdownFailed, false},
+		{"ends while it arrives by post-copy", func(w *world, g *guest) {
+			g.domain.State, g.domain.Reason = hypervisor.Running, "postcopy"
+			w.later(2*time.Second, g.off)
+		}, api.ShutdownStopped, true},
 		{"arriving", func(_ *world, g *guest) { g.domain.Incoming, g.domain.State = true, hypervisor.Paused }, api.ShutdownReturned, true},
 		{"arrives", func(w *world, g *guest) {
 			g.domain.Incoming, g.domain.State = true, hypervisor.Paused

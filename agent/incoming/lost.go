@@ -21,6 +21,9 @@ func lost(r reservation) (out []api.Reason) {
 		if v.Owned == nil {
 			continue
 		}
+		if here, err := v.here(); err == nil {
+			v = here
+		}
 		what := ""
 		switch err := v.Owned.Verify(); {
 		case errors.Is(err, fs.ErrNotExist):

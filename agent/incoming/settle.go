@@ -151,6 +151,7 @@ func (s *Service) unused(ctx context.Context, res reservation) error {
 	}
 	mine := map[fileID]bool{}
 	for _, v := range res.Volumes {
+		v, _ = v.here() // where it is elsewhere, nothing is taken back
 		if v.Owned != nil {
 			mine[fileID{v.Owned.Dev, v.Owned.Ino}] = true
 		}

@@ -28,7 +28,8 @@ func (s *Service) removeVolumes(e *entry) error {
 // have got since. That none is there counts in the folder in which they were
 // made alone, which must be the same before and after.
 func (s *Service) takeBack(v madeVolume) error {
-	if err := v.inPlace(); err != nil {
+	v, err := v.here()
+	if err != nil {
 		return err
 	}
 	var errs []error
@@ -43,7 +44,8 @@ func (s *Service) takeBack(v madeVolume) error {
 	if v.Owned != nil {
 		errs = append(errs, s.removeOwned(v))
 	}
-	return errors.Join(append(errs, v.inPlace())...)
+	_, err = v.here()
+	return errors.Join(append(errs, err)...)
 }
 
 func (s *Service) removeOwned(v madeVolume) error {
@@ -64,23 +66,30 @@ func (s *Service) removeOwned(v madeVolume) error {
 	return errors.Join(errs...)
 }
 
-// inPlace is nil while the folder of the volume is the one in which it was made.
-func (v madeVolume) inPlace() error {
+// here gives the volume as it is to be looked for now: in a file system that was
+// mounted anew, and has another number, its file has that number too. It fails
+// where the folder is not the one in which the volume was made.
+func (v madeVolume) here() (madeVolume, error) {
 	if v.Folder == nil {
-		return nil // made by an agent that did not write it down
+		return v, nil // made by an agent that did not write it down
 	}
 	dir := filepath.Dir(v.Temp)
 	now, err := identifyFolder(dir)
 	switch {
 	case err != nil && !notOurs(err):
-		return err
+		return v, err
 	case err != nil:
-		return fmt.Errorf("the volume of disk %q was made in %s, which is not there: %w", v.Target, dir, errElsewhere)
+		return v, fmt.Errorf("the volume of disk %q was made in %s, which is not there: %w", v.Target, dir, errElsewhere)
 	case !sameFolder(*v.Folder, now):
-		return fmt.Errorf("the volume of disk %q was made in %s when that was inode %d on device %d, and it is inode %d on device %d: %w",
+		return v, fmt.Errorf("the volume of disk %q was made in %s when that was inode %d on device %d, and it is inode %d on device %d: %w",
 			v.Target, dir, v.Folder.Ino, v.Folder.Dev, now.Ino, now.Dev, errElsewhere)
 	}
-	return nil
+	// Without its time of birth a file is not known again by its number alone.
+	if o := v.Owned; o != nil && o.Born != 0 && o.Dev == v.Folder.Dev && now.Dev != o.Dev {
+		moved := *o
+		moved.Dev, v.Owned = now.Dev, &moved
+	}
+	return v, nil
 }
 
 // identifyFolder gives the identity of a pool's folder, which a link may lead to.

@@ -1,6 +1,7 @@
 package incoming_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/hypervisor"
 )
 
 // unmounts are what a pool's folder looks like without its file system. Each
@@ -113,4 +115,57 @@ func TestRemoveTakesUpOneThatBrokeOff(t *testing.T) {
 	if len(w.reg.refs) != 0 {
 		t.Errorf("refs %v", w.reg.refs)
 	}
+}
+
+// renumbered makes the journal that of a time when the pool's file system had
+// another device number, as it may before the host or the pool came back.
+func (w *world) renumbered() {
+	w.t.Helper()
+	w.Close()
+	journal := map[string][]byte{}
+	must(w.t, w.store.List("incoming", func(key string, value []byte) error {
+		var r map[string]any
+		d := json.NewDecoder(strings.NewReader(string(value)))
+		d.UseNumber()
+		err := d.Decode(&r)
+		for _, v := range r["volumes"].([]any) {
+			for _, file := range []string{"folder", "owned"} {
+				v.(map[string]any)[file].(map[string]any)["dev"] = 1
+			}
+		}
+		out, jerr := json.Marshal(r)
+		journal[key] = out
+		return errors.Join(err, jerr)
+	}))
+	for key, value := range journal {
+		must(w.t, w.store.Put("incoming", key, value))
+	}
+	w.start()
+}
+
+// A file system that was mounted anew may have another number. What was made
+// there is known all the same, and so is who stands on it.
+func TestRemoveAfterThePoolWasMountedAnew(t *testing.T) {
+	w := newWorld(t)
+	in := w.ready(w.request())
+	w.renumbered()
+	w.libvirt.set(hypervisor.Domain{Name: "other", UUID: "other", State: hypervisor.Shutoff, Persistent: true})
+	w.libvirt.disks = map[string]string{"other": "<disk type='file' device='disk'><driver type='qcow2'/><source file='" + in.Disks[0].Path + "'/><target dev='vda'/></disk>"}
+	wantProblem(t, w.Remove(t.Context(), opID), "conflict", "other")
+	w.wantFiles("vm.qcow2")
+	w.libvirt.set()
+	must(t, w.Remove(t.Context(), opID))
+	w.wantFiles()
+	w.wantJournal(0)
+}
+
+// Another file of that name is another's, whatever its file system is called.
+func TestRemoveAfterThePoolWasMountedAnewLeavesOthers(t *testing.T) {
+	w := newWorld(t)
+	in := w.ready(w.request())
+	w.renumbered()
+	must(t, os.Remove(in.Disks[0].Path))
+	must(t, os.WriteFile(in.Disks[0].Path, []byte("theirs"), 0o600))
+	must(t, w.Remove(t.Context(), opID))
+	w.wantFiles("vm.qcow2")
 }

@@ -282,6 +282,23 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// What a guest has written may lie in a file of its own, which only the header
+// of its image names.
+func TestDataFiles(t *testing.T) {
+	w := newWorld(t)
+	mine := w.image("mine.qcow2", "", "-o", "data_file="+w.path("mine.raw"))
+	w.image("kept.qcow2", "", "-o", "data_file="+w.path("kept.raw"))
+	w.libvirt.domains = []domain{stopped("vm", xml(file("vda", "qcow2", mine)))}
+	got, err := w.ReadAll(t.Context())
+	must(t, err)
+	for _, name := range []string{"mine", "kept"} {
+		users := got.On(template.FileAt(w.path(name + ".raw")))
+		if len(users) != 1 || users[0].Volume != w.path(name+".qcow2") {
+			t.Errorf("%s.raw: users %+v", name, users)
+		}
+	}
+}
+
 // One that is arriving is asked nothing, and counts with what it will open.
 func TestArriving(t *testing.T) {
 	w := newWorld(t)

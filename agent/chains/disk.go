@@ -96,6 +96,11 @@ func (in *instance) headers(x domainxml.Disk, source string, add func(string)) e
 	for _, l := range chain {
 		add(l.Path)
 		add(l.Real)
+		data, derr := dataFile(l)
+		if derr != nil {
+			return derr
+		}
+		add(data)
 	}
 	if err == nil {
 		return nil

@@ -88,6 +88,13 @@ func below(path string) (template.Use, error) {
 		return template.Use{}, err
 	}
 	u := template.Use{Volume: path, Layers: []template.File{template.FileAt(path)}}
+	data, err := dataFile(layer)
+	if err != nil {
+		return u, err
+	}
+	if data != "" {
+		u.Layers = append(u.Layers, template.FileAt(data))
+	}
 	if layer.BackingFile == "" {
 		return u, nil
 	}
@@ -101,4 +108,19 @@ func below(path string) (template.Use, error) {
 	}
 	u.Layers = append(u.Layers, template.FileAt(backing))
 	return u, nil
+}
+
+// dataFile gives the file that has what was written to the layer, where that is
+// another one and its header names it; "" for none.
+func dataFile(l volume.Layer) (string, error) {
+	name := strings.TrimPrefix(l.DataFile, "file:")
+	switch {
+	case name == "":
+		return "", nil
+	case strings.HasPrefix(name, "json:"):
+		return "", fmt.Errorf("%q describes its data file in JSON", l.Path)
+	case !filepath.IsAbs(name):
+		name = filepath.Join(filepath.Dir(l.Path), name)
+	}
+	return name, nil
 }

@@ -221,7 +221,8 @@ func pathsIn(xml string) []string {
 	var out []string
 	for _, word := range strings.FieldsFunc(xml, func(r rune) bool { return r == '<' || r == '>' || r == '"' || r == '\'' }) {
 		word = html.UnescapeString(strings.TrimSpace(word))
-		parts := strings.FieldsFunc(word, func(r rune) bool { return r == ',' || r == '=' })
+		// Arguments of QEMU: a list of key=value, or JSON.
+		parts := strings.FieldsFunc(word, func(r rune) bool { return r == ',' || r == '=' || r == '"' })
 		if len(parts) > 1 {
 			parts = append(parts, word)
 		}

@@ -121,6 +121,9 @@ func TestOwners(t *testing.T) {
 		"an argument of QEMU": func(w *world, path string) {
 			w.domains, w.live["vm"] = []hypervisor.Domain{{Name: "vm"}}, "<domain><qemu:arg value='file="+path+",if=none'/></domain>"
 		},
+		"an argument of QEMU in JSON": func(w *world, path string) {
+			w.domains, w.next["vm"] = []hypervisor.Domain{{Name: "vm", Persistent: true}}, "<domain><qemu:arg value='{&quot;driver&quot;:&quot;file&quot;,&quot;filename&quot;:&quot;"+path+"&quot;}'/></domain>"
+		},
 		"a link": func(w *world, path string) {
 			link := filepath.Join(w.t.TempDir(), "link")
 			must(w.t, os.Symlink(path, link))

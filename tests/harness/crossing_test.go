@@ -47,7 +47,7 @@ func TestLabCrossing(t *testing.T) {
 // What was written before a power cut is found by the next boot, and counted on.
 func TestGuestGoesOnAfterDestroy(t *testing.T) {
 	lab := Open(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	guest := prepare(ctx, t, lab, "again")
 	must(t, guest.WaitBlock(ctx, lab.A, "vda", 10))
@@ -66,7 +66,7 @@ func TestGuestGoesOnAfterDestroy(t *testing.T) {
 // A base with other bytes under the same name is what a wrong linked clone would stand on: the guest must notice.
 func TestGuestNoticesAnotherBase(t *testing.T) {
 	lab := Open(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	guest := prepare(ctx, t, lab, "wrongbase")
 	must(t, guest.WaitBlock(ctx, lab.A, "vda", 3))
@@ -84,7 +84,7 @@ func TestGuestNoticesAnotherBase(t *testing.T) {
 // A cut link swallows packets: a connection neither ends nor is refused, and goes on once the link is back.
 func TestLinkCut(t *testing.T) {
 	lab := Open(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	listener, err := lab.A.Listen("tcp", "10.77.0.1:0")
 	must(t, err)
@@ -112,7 +112,7 @@ func TestLinkCut(t *testing.T) {
 // A logical unit of host b is read and written from a guest on host a.
 func TestGuestOnISCSI(t *testing.T) {
 	lab := Open(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	guest := prepare(ctx, t, lab, "iscsi")
 	_, err := lab.B.Exec(ctx, "truncate", "-s", "32M", SecondPath+"/unit")

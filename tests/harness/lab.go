@@ -132,7 +132,11 @@ func run(cmd *exec.Cmd, input io.Reader) (string, error) {
 	if err := cmd.Run(); err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) || complaint.Len() > 0 {
-			err = fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args[1:], " "), err, strings.TrimSpace(complaint.String()))
+			what := strings.Join(cmd.Args[1:], " ")
+			if _, inside, ok := strings.Cut(what, wayIn); ok {
+				what = inside
+			}
+			err = fmt.Errorf("%s: %w: %s", what, err, strings.TrimSpace(complaint.String()))
 		}
 		return out.String(), err
 	}

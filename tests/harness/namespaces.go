@@ -28,8 +28,19 @@ func (n namespaces) down(ctx context.Context) error {
 	return err
 }
 
+// wayIn ends the part of a command that leads into a host.
+const wayIn = " --pdeathsig KILL -- "
+
+// command enters the host as way_into of hosts.sh does. Not by the script: a test asks for something several times a
+// second, and what the script takes to find its way is ten times what this takes.
 func (n namespaces) command(ctx context.Context, host string, args ...string) *exec.Cmd {
-	return n.lab(ctx, append([]string{"exec", host}, args...)...)
+	pid, err := os.ReadFile(filepath.Join(n.state, host, "init.pid"))
+	if err != nil {
+		return n.lab(ctx, append([]string{"exec", host}, args...)...) // which says what is to be done
+	}
+	return exec.CommandContext(ctx, "nsenter", append([]string{"-t", strings.TrimSpace(string(pid)), "-a", "-r", "-w", "--",
+		"/usr/bin/env", "-i", "HOME=/root", "USER=root", "LANG=C.UTF-8", "TERM=dumb", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"/usr/bin/setpriv", "--pdeathsig", "KILL", "--"}, args...)...)
 }
 
 func (n namespaces) control(ctx context.Context, verb, host string, args ...string) error {

@@ -306,3 +306,55 @@ func TestGuardIsStartedAsItCanBe(t *testing.T) {
 		t.Errorf("set: %v; want it said that the process ended", err)
 	}
 }
+
+// The migration is cancelled while its guard is being started. One that came up
+// afterwards would be nobody's, and hold the disks at the next handover.
+func TestGuardThatIsNotWantedAnyMore(t *testing.T) {
+	w := newWorld(t)
+	gate, pid := filepath.Join(w.dir, "gate"), filepath.Join(w.dir, "pid")
+	must(t, syscall.Mkfifo(gate, 0o600))
+	k := keeper(w.dir)
+	k.Command = []string{"/bin/sh", "-c", `echo $$ >"$1.new" && mv "$1.new" "$1" && read -r x <"$2" && exec "$3" be-a-guard "$4"`, "sh", pid, gate, os.Args[0], w.dir}
+	ctx, cancel := context.WithCancel(t.Context())
+	set := make(chan error, 1)
+	go func() { set <- k.Set(ctx, w.spec) }()
+	w.until("it is being started", func() bool { _, err := os.Stat(pid); return err == nil })
+	cancel()
+	if err := <-set; !errors.Is(err, context.Canceled) {
+		t.Errorf("set: %v; want that it was cancelled", err)
+	}
+	k.Lift(w.spec.Operation)
+	open, err := os.OpenFile(gate, os.O_RDWR, 0) // both ends, not to wait for a reader
+	must(t, err)
+	defer open.Close()
+	_, err = open.WriteString("go\n")
+	must(t, err)
+	text, err := os.ReadFile(pid)
+	must(t, err)
+	var p int
+	must(t, json.Unmarshal(bytes.TrimSpace(text), &p))
+	w.until("the process has ended", func() bool { return errors.Is(syscall.Kill(p, 0), syscall.ESRCH) })
+}
+
+// An agent that was killed had begun to start a guard, and the next one does too:
+// the second gives way, or the first could never be lifted.
+func TestOneGuardOfAnOperation(t *testing.T) {
+	w := newWorld(t)
+	k := keeper(w.dir)
+	must(t, k.Set(t.Context(), w.spec))
+	in, err := json.Marshal(w.spec)
+	must(t, err)
+	second := exec.Command(k.Command[0], k.Command[1:]...)
+	second.Stdin = bytes.NewReader(in)
+	out, err := second.StdoutPipe()
+	must(t, err)
+	must(t, second.Start())
+	defer func() { _ = second.Process.Kill(); _ = second.Wait() }() // twice is no harm
+	if n, err := out.Read(make([]byte, 64)); err == nil {
+		t.Errorf("a second guard said %d bytes", n)
+	}
+	w.happens("handed")
+	w.until("held", w.barred)
+	k.Lift(w.spec.Operation)
+	w.until("let go", func() bool { return !w.barred() })
+}

@@ -49,6 +49,11 @@ func (k *Keeper) Set(ctx context.Context, s Spec) error {
 		return err
 	}
 	err = k.start(ctx, s.Operation, in, slices.Concat(k.Apart, k.Command))
+	if err != nil && k.serves(s.Operation) {
+		// One that a killed agent had begun to start was there first; or it is slow.
+		k.Log.Warn("a guard is there, and may hear of the handover late", "operation", s.Operation, "error", err)
+		return nil
+	}
 	if err != nil && len(k.Apart) > 0 && ctx.Err() == nil {
 		k.Log.Warn("a guard that would end with the agent's service is better than none", "operation", s.Operation, "error", err)
 		err = k.start(ctx, s.Operation, in, k.Command)
@@ -56,7 +61,21 @@ func (k *Keeper) Set(ctx context.Context, s Spec) error {
 	return err
 }
 
-// start returns when the guard has said that it is ready, or has ended.
+// serves tells whether a guard of the operation can be asked, and so be lifted.
+func (k *Keeper) serves(operation string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), askedWithin)
+	defer cancel()
+	conn, err := dial(ctx, k.Dir, socket(operation))
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // nothing was said
+	return true
+}
+
+// start returns when the guard has said that it is ready, or has ended. One that
+// is not there yet when ctx ends is ended: it would come when nobody knows of it
+// any more, and never be lifted.
 func (k *Keeper) start(ctx context.Context, operation string, in []byte, command []string) error {
 	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // it outlives whoever starts it
 	cmd.Dir, cmd.Stdin, cmd.Stderr = "/", bytes.NewReader(in), os.Stderr
@@ -86,6 +105,9 @@ func (k *Keeper) start(ctx context.Context, operation string, in []byte, command
 		}
 		return err
 	case <-ctx.Done():
+		if !k.serves(operation) {
+			_ = cmd.Process.Kill() // it may just have ended
+		}
 		return fmt.Errorf("the guard's process does not hear libvirt: %w", context.Cause(ctx))
 	}
 }

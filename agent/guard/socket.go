@@ -21,12 +21,28 @@ func within(dir, name string, do func(short string) error) error {
 	return errors.Join(do(fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), name)), folder.Close())
 }
 
+// errTaken says that the operation has a guard already.
+var errTaken = errors.New("another guard of this operation is there")
+
 // listen makes the socket, which only this user may use. What an earlier guard
-// has left there nobody answers on.
+// has left there nobody answers on; where somebody does, errTaken.
 func listen(dir, name string) (l *net.UnixListener, err error) {
+	l, err = bind(dir, name)
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return l, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askedWithin)
+	defer cancel()
+	if conn, err := dial(ctx, dir, name); err == nil {
+		return nil, errors.Join(errTaken, conn.Close())
+	}
 	if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	return bind(dir, name)
+}
+
+func bind(dir, name string) (l *net.UnixListener, err error) {
 	err = within(dir, name, func(short string) error {
 		l, err = net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
 		return err

@@ -70,7 +70,14 @@ func (f folder) has(name string) bool {
 	return err == nil
 }
 
-func (f folder) Sent(context.Context, string) (bool, error) { return f.has("handed"), nil }
+// SentMark is what the file says.
+func (f folder) SentMark(context.Context, string) (string, error) {
+	mark, err := os.ReadFile(filepath.Join(string(f), "handed"))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return "mark " + string(mark), err
+}
 
 func (f folder) runs(string, string) (bool, error) { return !f.has("ended"), nil }
 
@@ -87,7 +94,7 @@ func (f folder) HandedOver(ctx context.Context, _ string) (<-chan error, error) 
 			case f.has("away"):
 				out <- errors.New("libvirt went away")
 				return
-			case f.has("handed"):
+			case f.has("handed") && !f.has("before"):
 				out <- nil
 				return
 			}
@@ -226,6 +233,20 @@ func TestGuardWaitsForLibvirt(t *testing.T) {
 	w.happens("handed")
 	must(t, os.Remove(filepath.Join(w.dir, "away")))
 	w.until("held", w.barred)
+}
+
+// It was handed over in an earlier migration, and went on here: that is not this
+// one, which has to be able to fail.
+func TestEarlierHandover(t *testing.T) {
+	w := newWorld(t)
+	w.happens("handed")
+	w.happens("before")
+	w.spec.Underway, w.spec.Before = true, "mark "
+	k := keeper(w.dir)
+	must(t, k.Set(t.Context(), w.spec))
+	if k.Rest(w.spec.Operation) || w.barred() {
+		t.Error("it is held for an earlier migration")
+	}
 }
 
 // It was handed over before anybody listened, and is found to be.

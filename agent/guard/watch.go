@@ -18,12 +18,15 @@ type Spec struct {
 	Files     []volume.Owned `json:"files"` // the source's volumes
 	// Underway: it may have been handed over before anybody listened.
 	Underway bool `json:"underway,omitempty"`
+	// Before is the mark of a handover before this migration, "" = none.
+	Before string `json:"before,omitempty"`
 }
 
 // Host is what a guard sees of this host's libvirt.
 type Host interface {
-	// Sent tells whether QEMU has handed the guest over to another host whole.
-	Sent(ctx context.Context, name string) (bool, error)
+	// SentMark gives the mark of the last time that QEMU has handed the guest over
+	// to another host whole; "" = it has not.
+	SentMark(ctx context.Context, name string) (string, error)
 	// HandedOver gives one value: nil when it does so, an error when there is
 	// nobody to hear it from any more.
 	HandedOver(ctx context.Context, name string) (<-chan error, error)
@@ -114,8 +117,8 @@ func (w *Watch) handedOver(ctx context.Context) bool {
 func (w *Watch) sent(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, askDeadline)
 	defer cancel()
-	sent, err := w.host.Sent(ctx, w.spec.Name)
-	return sent && err == nil
+	mark, err := w.host.SentMark(ctx, w.spec.Name)
+	return mark != "" && mark != w.spec.Before && err == nil
 }
 
 // hold bars the volumes. Every millisecond counts: libvirt may hear that the

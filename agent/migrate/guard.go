@@ -28,7 +28,7 @@ func (m *migration) setGuard(ctx context.Context, underway bool) {
 	if m.Guards == nil || len(m.state.Sources) == 0 || !m.state.Ran {
 		return // nothing to hold, or nothing that libvirt would start
 	}
-	s := guard.Spec{Operation: m.op.ID(), Name: m.ref.Name, UUID: m.state.UUID, Underway: underway, Files: make([]volume.Owned, 0, len(m.state.Sources))}
+	s := guard.Spec{Operation: m.op.ID(), Name: m.ref.Name, UUID: m.state.UUID, Underway: underway, Before: m.state.SentBefore, Files: make([]volume.Owned, 0, len(m.state.Sources))}
 	for _, v := range m.state.Sources {
 		s.Files = append(s.Files, v.Owned)
 	}

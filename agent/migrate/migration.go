@@ -54,6 +54,9 @@ type state struct {
 	Began     time.Time `json:"began,omitzero"`
 	Moved     bool      `json:"moved,omitempty"`
 	Committed bool      `json:"committed,omitempty"`
+	// SentBefore is the mark of a handover in an earlier migration, after which it
+	// went on here; "" = none.
+	SentBefore string `json:"sent_before,omitempty"`
 	// Ran: it ran when libvirt was asked, and libvirt starts it again here where
 	// the migration fails.
 	Ran bool `json:"ran,omitempty"`

@@ -14,6 +14,8 @@ type Side struct {
 	// Sent says of the source that its QEMU has handed the guest over whole, so
 	// that the destination can have started it.
 	Sent bool
+	// Unsure says that the source's QEMU does not tell whether it has.
+	Unsure bool
 	// Halted says of the source that the agent paused it, see [Judge].
 	Halted bool
 	// Committed says of the destination that it has taken the instance for its own,
@@ -115,6 +117,8 @@ var table = []row{
 	{name: "both run", fits: func(s, d Side) bool { return s.alive() && d.alive() }, verdict: Undecided, halt: true, why: "it runs on both hosts"},
 	{name: "handed over, no answer", fits: func(s, d Side) bool { return s.alive() && d.silent() && s.Sent }, passes: true, halt: true,
 		why: "it runs at the source, which has handed it over whole, and the destination does not answer"},
+	{name: "perhaps handed over, no answer", fits: func(s, d Side) bool { return s.alive() && d.silent() && s.Unsure }, passes: true,
+		why: "it runs at the source, whose QEMU does not say whether it has handed it over, and the destination does not answer"},
 	// Libvirt there may be about to start it, though its answer was lost and
 	// libvirt here has started it again: a moment later both would run.
 	{name: "handed over, not started yet", fits: func(s, d Side) bool { return s.alive() && s.Sent && !d.gone() && !d.silent() }, passes: true, halt: true,

@@ -54,6 +54,8 @@ func TestJudge(t *testing.T) {
 		{row: "still moving", source: migrate.Side{State: "paused", Reason: "postcopy", Job: true}, dest: running, patient: migrate.Wait, impatient: migrate.Wait},
 		{row: "both run", source: running, dest: running, patient: migrate.Undecided, impatient: migrate.Undecided, halt: true},
 		{row: "handed over, no answer", source: sent, dest: unknown, patient: migrate.Wait, impatient: migrate.Undecided, halt: true},
+		{row: "perhaps handed over, no answer", source: migrate.Side{State: "running", Unsure: true}, dest: unknown, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "rolled back", source: migrate.Side{State: "running", Unsure: true}, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
 		{row: "ran on both", source: halted, dest: running, patient: migrate.Undecided, impatient: migrate.Undecided},
 		{row: "paused at the source", source: halted, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
 		{row: "both paused", source: paused, dest: byUser, patient: migrate.Wait, impatient: migrate.Undecided},
@@ -105,11 +107,11 @@ func situations() (out []migrate.Situation) {
 	for _, s := range states {
 		for _, d := range destinations {
 			for _, reason := range []string{"", "migration", "user", "postcopy", "postcopy-failed"} {
-				for bits := range 8 {
+				for bits := range 16 {
 					for _, journal := range []migrate.Journal{migrate.Untouched, migrate.Prepared, migrate.Performing, migrate.Moved, migrate.Committed} {
 						for _, patient := range bools {
 							out = append(out, migrate.Situation{
-								Source:      migrate.Side{State: s, Reason: reason, Job: bits&1 != 0, Sent: bits&2 != 0, Halted: bits&4 != 0},
+								Source:      migrate.Side{State: s, Reason: reason, Job: bits&1 != 0, Sent: bits&2 != 0, Halted: bits&4 != 0, Unsure: bits&8 != 0},
 								Destination: d, Journal: journal, Patient: patient})
 						}
 					}
@@ -155,7 +157,7 @@ func TestJudgeNeverGuesses(t *testing.T) {
 			if dst.State != "" && src.State == "running" && src.Sent {
 				bad("the destination may run it, or start it yet")
 			}
-			if dst.State == "unknown" && src.State != "running" {
+			if dst.State == "unknown" && (src.State != "running" || src.Unsure) {
 				bad("the destination may run it")
 			}
 			if src.State == "" || src.State == "unknown" {

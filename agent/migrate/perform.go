@@ -39,6 +39,9 @@ func (m *migration) perform(ctx context.Context) error {
 	if err := lostVolume(in.Lost); err != nil {
 		return err
 	}
+	if m.state.SentBefore, err = m.Power.SentMark(ctx, m.ref.Name); err != nil {
+		return inspect.Problem(m.ref, err) // whatever it has sent later could not be told from that
+	}
 	m.state.Performing, m.state.Began, m.state.Ran = true, m.Now(), ran(m.inst.Domain)
 	if err := m.save(); err != nil {
 		return err

@@ -57,7 +57,7 @@ func resolveToSource(c Choice, src, dst Side, refuse func(string) Resolution) Re
 	switch {
 	case dst.silent() && c.Other == api.OtherHasIt:
 		return refuse("the instance is said to run at the destination: to let it go on at the source would make two running copies")
-	case dst.silent() && (src.Sent || !src.active()) && c.Other != api.OtherDown:
+	case dst.silent() && (src.Sent || src.Unsure || !src.active()) && c.Other != api.OtherDown:
 		return refuse("the destination does not answer, and may run it: there could be two running copies. State that it does not run there (--other-host down)")
 	case src.State == "" && dst.State != "":
 		return refuse("there is nothing of it at the source: the only copy would be destroyed")

@@ -41,6 +41,7 @@ func TestResolveChoices(t *testing.T) {
 		{"still arriving", destination, paused, migrate.Side{State: "incoming"}, want{}, "still arriving"},
 		{"arriving, and ended", source, paused, migrate.Side{State: "incoming"}, want{EndDestination: true, ResumeSource: true, Discard: true}, ""},
 		{"silent, never handed over", source, paused, unknown, want{ResumeSource: true}, ""},
+		{"silent, perhaps handed over", source, migrate.Side{State: "running", Unsure: true}, unknown, want{}, "two running copies"},
 		{"silent, handed over", source, sent, unknown, want{}, "two running copies"},
 		{"silent, handed over, said to be down", said(source, api.OtherDown), sent, unknown, want{ResumeSource: true}, ""},
 		{"silent, said to have it", said(source, api.OtherHasIt), sent, unknown, want{}, "two running copies"},

@@ -43,8 +43,9 @@ type Mover interface {
 
 // Power acts on a copy of the instance on this host that must not run on.
 type Power interface {
-	// Sent tells whether QEMU has handed the guest over to another host whole.
-	Sent(ctx context.Context, name string) (bool, error)
+	// SentMark gives the mark of the last time that QEMU has handed the guest over
+	// to another host whole; "" = it has not.
+	SentMark(ctx context.Context, name string) (string, error)
 	Suspend(ctx context.Context, name string) error
 	Resume(ctx context.Context, name string) error
 	Destroy(ctx context.Context, name string) error

@@ -88,8 +88,8 @@ func (m *migration) sourceSide(ctx context.Context) Side {
 	}
 	s := Side{State: string(d.State), Reason: d.Reason, Halted: m.state.Halted}
 	if d.Active() {
-		// Not to be told is to be in doubt only where the destination is silent.
-		s.Sent, _ = m.Power.Sent(ctx, m.ref.Name)
+		mark, sent := m.Power.SentMark(ctx, m.ref.Name)
+		s.Sent, s.Unsure = mark != "" && mark != m.state.SentBefore, sent != nil
 		job, err := m.Mover.Job(ctx, m.ref.Name)
 		switch {
 		case err == nil:

@@ -1,6 +1,7 @@
 package migrate_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -29,7 +30,12 @@ func (l *libvirt) to(name string, s hypervisor.State, reason string) error {
 	return nil
 }
 
-func (l *libvirt) Sent(context.Context, string) (bool, error) { return l.sent, nil }
+func (l *libvirt) SentMark(context.Context, string) (string, error) {
+	if !l.sent {
+		return "", l.unsure
+	}
+	return cmp.Or(l.mark, "this one"), l.unsure
+}
 
 func (l *libvirt) Suspend(_ context.Context, name string) error {
 	return l.to(name, hypervisor.Paused, "user")
@@ -72,6 +78,48 @@ func TestHoldsStillWhileTheDestinationIsSilent(t *testing.T) {
 	w.fails(api.MigrateRequest{}, api.StatusFailed, "migration-failed", "perform")
 	if got := w.libvirt.state("vm"); got != hypervisor.Running {
 		t.Errorf("the instance is %q; want it to run on", got)
+	}
+}
+
+// It was handed over once before, and went on here. QEMU tells of that until it
+// sends memory again: a migration that fails before does not pause the guest.
+func TestEarlierHandoverPausesNobody(t *testing.T) {
+	w := newWorld(t)
+	w.libvirt.sent, w.libvirt.mark = true, "the first"
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		w.peer.mu.Lock()
+		defer w.peer.mu.Unlock()
+		w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+			if w.libvirt.state("vm") != hypervisor.Running {
+				t.Errorf("it is %q; want it to run on", w.libvirt.state("vm"))
+			}
+			return in, api.NewProblem("peer-unreachable", "no route to host")
+		}
+		return errors.New("connection reset")
+	}
+	if op := w.migrated(api.MigrateRequest{}); op.Status != api.StatusFailed || op.Error.Code != "peer-lost" {
+		t.Errorf("operation %s, %+v; want the peer lost", op.Status, op.Error)
+	}
+}
+
+// Nobody knows whether it was handed over, and the destination is silent: that it
+// runs at the source alone would be a guess.
+func TestUnsureWhetherItWasHandedOver(t *testing.T) {
+	w := newWorld(t)
+	w.options.DecisionTimeout = time.Millisecond
+	w.restart()
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		w.libvirt.unsure = errors.New("cannot acquire state change lock")
+		w.peer.mu.Lock()
+		defer w.peer.mu.Unlock()
+		w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+			return in, api.NewProblem("peer-unreachable", "no route to host")
+		}
+		return errors.New("connection reset")
+	}
+	op := w.migrated(api.MigrateRequest{})
+	if op.Status != api.StatusNeedsDecision || w.libvirt.state("vm") != hypervisor.Running {
+		t.Errorf("operation %s, %+v, the instance is %q", op.Status, op.Error, w.libvirt.state("vm"))
 	}
 }
 

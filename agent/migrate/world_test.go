@@ -50,6 +50,8 @@ type libvirt struct {
 	refreshed []string
 	unread    map[string]error // whose XML libvirt does not give
 	sent      bool             // the guest was handed over whole
+	mark      string           // of the handover; "" = a new one
+	unsure    error            // QEMU does not say whether it was
 	handed    chan error       // told when it is
 	resumes   func()
 	down      bool

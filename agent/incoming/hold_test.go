@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -328,6 +329,32 @@ func TestAtLeaseEndNeverGuesses(t *testing.T) {
 				if end == "commit" && state != "running" && state != "shutoff" {
 					t.Errorf("state %q: committed", state)
 				}
+			}
+		}
+	}
+}
+
+// What an arriving volume is to stand on, or to be filled from, is needed from
+// the moment that it was promised: until the volume is made nothing else says so.
+func TestFilesNamesTheLayers(t *testing.T) {
+	w := newWorld(t)
+	r := w.request()
+	base := qcow2(t, filepath.Join(w.pool, "base.qcow2"), "", "1")
+	r.Disks[0].Place.Backing, r.Disks[0].Place.Chain = &base, []api.Layer{base}
+	seed := qcow2(t, filepath.Join(w.pool, "seed.qcow2"), "", "2")
+	r.Disks = append(r.Disks, api.IncomingDisk{Target: "vdb", VirtualSize: 4 * mib, Seed: &api.Seed{From: "template", Chain: []api.Layer{seed}},
+		Place: api.DiskPlace{Pool: "default", Kind: "file", Path: filepath.Join(w.pool, "vm-b.qcow2"), Format: "qcow2"}})
+	named := func() (out []string) {
+		must(t, w.Files(func(_ string, paths ...string) { out = append(out, paths...) }))
+		return out
+	}
+	making := make(chan []string, 10)
+	w.runner.before = func(int) error { making <- named(); return nil }
+	w.ready(r)
+	for _, got := range [][]string{<-making, named()} {
+		for _, want := range []string{base.Path, seed.Path} {
+			if !slices.Contains(got, want) {
+				t.Errorf("named %q, without %s", got, want)
 			}
 		}
 	}

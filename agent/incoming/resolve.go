@@ -203,8 +203,9 @@ func (s *Service) undecide(e *entry, err error) error {
 	return err
 }
 
-// Files gives the paths of all that reservations have made, or may have, until
-// they are committed: with the record it is the instance's then.
+// Files gives the paths of all that reservations have made, or may have, and of
+// what that stands on or is filled from, until they are committed: with the
+// record it is the instance's then.
 func (s *Service) Files(add func(by string, paths ...string)) error {
 	for _, e := range s.all() {
 		r := e.snapshot()
@@ -217,9 +218,26 @@ func (s *Service) Files(add func(by string, paths ...string)) error {
 		}
 		for _, p := range r.Places {
 			add(by, p.Path)
+			add(by, layerPaths(p.Backing, p.Chain)...)
+		}
+		for _, d := range r.Request.Disks {
+			add(by, layerPaths(d.Place.Backing, d.Place.Chain)...)
+			if d.Seed != nil {
+				add(by, layerPaths(nil, d.Seed.Chain)...)
+			}
 		}
 	}
 	return nil
+}
+
+func layerPaths(top *api.Layer, chain []api.Layer) (out []string) {
+	if top != nil {
+		out = append(out, top.Path)
+	}
+	for _, l := range chain {
+		out = append(out, l.Path)
+	}
+	return out
 }
 
 // Journal gives fn every reservation as it is kept: ended tells those that

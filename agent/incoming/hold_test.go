@@ -359,3 +359,30 @@ func TestFilesNamesTheLayers(t *testing.T) {
 		}
 	}
 }
+
+// A decision that libvirt's absence keeps from being carried out still holds: it
+// is carried out when libvirt is back, after a restart, too.
+func TestDecisionOutlivesLibvirtsAbsence(t *testing.T) {
+	w := newWorld(t)
+	w.ready(w.request())
+	w.arrive(hypervisor.Domain{State: hypervisor.Paused})
+	w.overdue()
+	answers := w.libvirt.looks + 1
+	w.libvirt.onDomain = func(n int) {
+		w.libvirt.mu.Lock()
+		defer w.libvirt.mu.Unlock()
+		if n > answers {
+			w.libvirt.down = hypervisor.ErrDown
+		}
+	}
+	_, err := w.Resolve(t.Context(), opID, api.ResolveRequest{Keep: api.SideDestination, OtherHost: api.OtherDown})
+	wantProblem(t, err, "libvirt-down", "does not answer")
+	w.Close()
+	w.start()
+	w.Sweep(t.Context())
+	w.libvirt.onDomain, w.libvirt.down = nil, nil
+	w.Sweep(t.Context())
+	if in, err := w.Get(t.Context(), opID); err != nil || in.State != "committed" || w.libvirt.state() != "running" {
+		t.Errorf("%s, %s, %v; want what was decided", in.State, w.libvirt.state(), err)
+	}
+}

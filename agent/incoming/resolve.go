@@ -172,7 +172,10 @@ func (s *Service) carryOut(ctx context.Context, e *entry) error {
 		return nil
 	}
 	state, reason, _ := s.domain(ctx, r.Request)
-	if why := refuse(*r.Choice, state, reason); why != "" && !isUnknown(state) {
+	if isUnknown(state) {
+		return s.undecide(e, api.NewProblem("libvirt-down", "this host's libvirt does not answer: %s", state))
+	}
+	if why := refuse(*r.Choice, state, reason); why != "" {
 		return s.undecide(e, api.NewProblem("conflict", "%s", why))
 	}
 	if r.Choice.Keep == api.SideDestination {
@@ -192,10 +195,14 @@ func (s *Service) carryOut(ctx context.Context, e *entry) error {
 	return nil
 }
 
-// undecide opens a reservation to another decision where this one failed.
+// undecide opens a reservation to another decision where this one failed. While
+// libvirt is away it has not: it is carried out when libvirt is back.
 func (s *Service) undecide(e *entry, err error) error {
 	if err == nil {
 		return nil
+	}
+	if p := api.AsProblem(err); p.Code == "libvirt-down" {
+		return p.WithHint("what was decided is kept, and carried out as soon as libvirt answers")
 	}
 	if jerr := s.update(e, func(r *reservation) { r.Choice = nil }); jerr != nil {
 		s.Log.Error("journalling that a decision could not be carried out", "reservation", e.id, "error", jerr)

@@ -31,6 +31,9 @@ func (s *Service) commit(ctx context.Context, id string, c api.CommitRequest, al
 	}
 	e.end.Lock()
 	defer e.end.Unlock()
+	if e.dropped() {
+		return api.Incoming{}, errGone(id)
+	}
 	res := e.snapshot()
 	if res.State == committed {
 		if res.Alone && !alone {
@@ -60,9 +63,10 @@ func (s *Service) commit(ctx context.Context, id string, c api.CommitRequest, al
 	if err != nil && !gone {
 		s.Log.Warn("reading the figures of a migration", "instance", res.Request.Name, "error", err)
 	}
+	gaps := lost(res) // not under the entry's lock: its storage may hang
 	if err := s.update(e, func(r *reservation) {
 		r.State, r.EndedAt, r.Held, r.Alone = committed, s.Now(), nil, alone
-		r.Lost = lost(res)
+		r.Lost = gaps
 		r.Downtime, r.Memory = job.Downtime, job.MemDone
 	}); err != nil {
 		return api.Incoming{}, api.NewProblem("internal", "%w", err).WithPhase("commit")
@@ -150,7 +154,7 @@ func (s *Service) remove(ctx context.Context, e *entry, wanted func(reservation)
 	id := e.id
 	e.end.Lock()
 	defer e.end.Unlock()
-	if !wanted(e.snapshot()) {
+	if e.dropped() || !wanted(e.snapshot()) {
 		return nil
 	}
 	e.cancel()
@@ -189,10 +193,9 @@ func (s *Service) remove(ctx context.Context, e *entry, wanted func(reservation)
 		return api.NewProblem("internal", "taking back reservation %s: %w", id, err).
 			WithHint("the lease's end repeats this; nothing else was deleted")
 	}
-	if err := s.Store.Delete(bucket, id); err != nil {
-		return api.NewProblem("internal", "forgetting reservation %s: %w", id, err)
+	if err := s.drop(e); err != nil {
+		return api.NewProblem("internal", "%w", err)
 	}
-	s.forget(id)
 	for _, p := range poolsOf(res.Request) {
 		if err := s.Hypervisor.RefreshPool(ctx, p); err != nil {
 			s.Log.Warn("refreshing a pool", "pool", p, "error", err)

@@ -74,6 +74,7 @@ type entry struct {
 	mu       sync.Mutex // guards what follows
 	res      reservation
 	progress api.Progress
+	gone     bool // from the journal: whoever still has it writes nothing more
 	// end serialises the ways in which a reservation ends.
 	end     sync.Mutex
 	ctx     context.Context    // of the preparation
@@ -114,6 +115,9 @@ func (s *Service) leaseOf(r api.IncomingRequest) time.Duration {
 func (s *Service) update(e *entry, change func(*reservation)) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.gone {
+		return errGone(e.id)
+	}
 	next := e.res
 	change(&next)
 	data, err := json.Marshal(next)
@@ -136,6 +140,31 @@ func (s *Service) extend(e *entry) (heldForSilence bool) {
 	return e.res.Held != nil && !e.res.Held.BySource
 }
 
+// drop takes a reservation out of the journal, for good, and forgets it.
+func (s *Service) drop(e *entry) error {
+	e.mu.Lock()
+	err := s.Store.Delete(bucket, e.id)
+	e.gone = err == nil
+	e.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("forgetting reservation %s: %w", e.id, err)
+	}
+	s.forget(e.id)
+	return nil
+}
+
+// errGone is said of a reservation that is not here, or not any more.
+func errGone(id string) *api.Problem {
+	return api.NewProblem("not-found", "no reservation %q here", id)
+}
+
+// dropped tells whether the reservation was dropped.
+func (e *entry) dropped() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.gone
+}
+
 func (e *entry) snapshot() reservation {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -153,7 +182,7 @@ func (s *Service) find(id string) (*entry, error) {
 	defer s.mu.Unlock()
 	e, ok := s.entries[id]
 	if !ok {
-		return nil, api.NewProblem("not-found", "no reservation %q here", id)
+		return nil, errGone(id)
 	}
 	return e, nil
 }

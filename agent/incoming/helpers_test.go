@@ -50,8 +50,10 @@ type libvirt struct {
 	down      error
 	// onDomain is called before each look at a domain.
 	onDomain func(n int)
-	looks    int
-	disks    map[string]string // a domain's disk, where a test cares
+	// onDestroy is called before a domain is ended.
+	onDestroy func()
+	looks     int
+	disks     map[string]string // a domain's disk, where a test cares
 }
 
 func (l *libvirt) set(ds ...hypervisor.Domain) {

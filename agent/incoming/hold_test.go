@@ -32,6 +32,9 @@ func (l *libvirt) Resume(context.Context, string) error {
 }
 
 func (l *libvirt) Destroy(context.Context, string) error {
+	if l.onDestroy != nil {
+		l.onDestroy()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.domains[0].State = hypervisor.Shutoff

@@ -38,8 +38,8 @@ func (s *Service) expire(ctx context.Context, e *entry) {
 	r := e.snapshot()
 	now := s.Now()
 	if r.State == committed {
-		if !r.Alone && now.Sub(later(r.EndedAt, r.Heard)) > keepCommitted && s.Store.Delete(bucket, e.id) == nil {
-			s.forget(e.id)
+		if !r.Alone && now.Sub(later(r.EndedAt, r.Heard)) > keepCommitted {
+			_ = s.drop(e) // the next look does it
 		}
 		return
 	}

@@ -1,6 +1,7 @@
 package incoming_test
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -120,4 +121,44 @@ func TestArrivingIsLeftAlone(t *testing.T) {
 	_, err := w.Commit(t.Context(), opID, api.CommitRequest{})
 	must(t, err)
 	must(t, w.Arriving(here))
+}
+
+// What was taken back while somebody looked at it stays forgotten, for the
+// agent's next start, too.
+func TestForgottenWhileLookedAt(t *testing.T) {
+	w := newWorld(t)
+	w.ready(w.request())
+	w.pass(lease + time.Second)
+	w.libvirt.looks = 0
+	w.libvirt.onDomain = func(n int) {
+		if n == 1 { // the sweep looks where the instance is
+			must(t, w.Remove(t.Context(), opID))
+			w.arrive(hypervisor.Domain{State: hypervisor.Paused, Incoming: true})
+		}
+	}
+	w.Sweep(t.Context())
+	w.wantJournal(0)
+	w.start()
+	_, err := w.Get(t.Context(), opID)
+	wantProblem(t, err, "not-found")
+}
+
+// A decision may be carried out by who made it and by the sweep at the same time.
+func TestDecisionIsCarriedOutTwiceAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.ready(w.request())
+	w.arrive(hypervisor.Domain{State: hypervisor.Paused})
+	w.overdue()
+	var sweep sync.WaitGroup
+	begun := make(chan struct{})
+	w.libvirt.onDestroy = func() {
+		w.libvirt.onDestroy = nil
+		sweep.Go(func() { close(begun); w.Sweep(t.Context()) })
+		<-begun
+	}
+	_, err := w.Resolve(t.Context(), opID, api.ResolveRequest{Keep: api.SideSource, OtherHost: api.OtherHasIt})
+	must(t, err)
+	sweep.Wait()
+	w.wantJournal(0)
+	w.wantFiles("vm.qcow2")
 }

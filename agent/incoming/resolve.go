@@ -198,8 +198,8 @@ func (s *Service) carryOut(ctx context.Context, e *entry) error {
 // undecide opens a reservation to another decision where this one failed. While
 // libvirt is away it has not: it is carried out when libvirt is back.
 func (s *Service) undecide(e *entry, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || e.dropped() {
+		return nil // dropped: another has carried it out meanwhile
 	}
 	if p := api.AsProblem(err); p.Code == "libvirt-down" {
 		return p.WithHint("what was decided is kept, and carried out as soon as libvirt answers")

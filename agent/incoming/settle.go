@@ -28,6 +28,9 @@ func (s *Service) Settle(ctx context.Context, id string, r api.SettleRequest) (a
 	}
 	e.end.Lock()
 	defer e.end.Unlock()
+	if e.dropped() {
+		return api.Incoming{}, errGone(id)
+	}
 	res := e.snapshot()
 	if res.State == committed && r.Act != api.SettleResume {
 		return api.Incoming{}, api.NewProblem("conflict", "%q has been committed here: it belongs to this host now", res.Request.Name)
@@ -118,10 +121,9 @@ func (s *Service) release(ctx context.Context, e *entry, res reservation) (api.I
 		return api.Incoming{}, err
 	}
 	view := s.view(ctx, e)
-	if err := s.Store.Delete(bucket, e.id); err != nil {
-		return api.Incoming{}, api.NewProblem("internal", "forgetting reservation %s: %w", e.id, err)
+	if err := s.drop(e); err != nil {
+		return api.Incoming{}, api.NewProblem("internal", "%w", err)
 	}
-	s.forget(e.id)
 	s.Log.Warn("a reservation was given up and its volumes were kept", "reservation", e.id, "instance", res.Request.Name, "volumes", res.Places)
 	view.State = "removed"
 	return view, nil

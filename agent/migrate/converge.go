@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/wherry-kvm/wherry/agent/converge"
@@ -47,12 +49,16 @@ const (
 type convergence struct {
 	m       *migration
 	stop    context.CancelCauseFunc
-	ending  bool // the migration was told to end
 	limits  converge.Limits
 	history converge.History
-	acts    []converge.Act
 	tuned   bool // QEMU has taken the first downtime
 	shown   *api.Convergence
+
+	// The end may be told by whoever keeps the lease: it and post-copy must not
+	// both come to be.
+	mu     sync.Mutex
+	ending bool           // the migration was told to end; guarded by mu
+	acts   []converge.Act // guarded by mu; only look changes them
 }
 
 // newConvergence goes on from what an earlier run of the agent has done.
@@ -73,17 +79,22 @@ func (m *migration) newConvergence(stop context.CancelCauseFunc) *convergence {
 	return c
 }
 
-// openToCancel lets an adopted migration be cancelled, if it can be.
-func (m *migration) openToCancel() {
-	if c := m.newConvergence(func(error) {}); !c.inPostCopy() {
-		m.op.Cancellable()
+// openToCancel lets an adopted migration be cancelled, and tells whether it can
+// be.
+func (m *migration) openToCancel() bool {
+	c := m.newConvergence(func(error) {})
+	if c.inPostCopy() {
+		return false
 	}
+	m.op.Cancellable()
+	return true
 }
 
 const whyPostCopy = "it is in post-copy: a part of the guest's memory is on each host, and neither can do without the other"
 
 // inPostCopy tells whether the guest may run at the destination with memory
-// that is still here: ending the migration now would destroy it.
+// that is still here: ending the migration now would destroy it. Needs mu, or
+// that nobody else knows c.
 func (c *convergence) inPostCopy() bool {
 	for _, a := range c.acts {
 		if a.Action == converge.StartPostCopy && !a.Refused {
@@ -96,6 +107,8 @@ func (c *convergence) inPostCopy() bool {
 // end stops the migration, but not in post-copy, whatever the cause is: it could
 // only destroy the guest.
 func (c *convergence) end(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.inPostCopy() {
 		return
 	}
@@ -107,7 +120,7 @@ func (c *convergence) end(cause error) {
 // ended. It is called when libvirt tells of a new pass, and again and again.
 func (c *convergence) look(ctx context.Context, job hypervisor.Job) {
 	c.tune(ctx)
-	if job.Phase != hypervisor.PhaseMemory || c.ending {
+	if job.Phase != hypervisor.PhaseMemory || c.ends() {
 		return
 	}
 	boundary := c.history.Add(converge.Sample{Iteration: job.Iteration, Remaining: job.MemRemaining, Transferred: job.MemDone,
@@ -135,6 +148,30 @@ func (c *convergence) look(ctx context.Context, job hypervisor.Job) {
 	}
 }
 
+func (c *convergence) ends() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ending
+}
+
+// add notes an act, unless the migration was told to end.
+func (c *convergence) add(a converge.Act) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
+		return false
+	}
+	c.acts = append(c.acts, a)
+	return true
+}
+
+// change replaces the acts: those that may be read meanwhile stay as they are.
+func (c *convergence) change(do func([]converge.Act) []converge.Act) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.acts = do(slices.Clone(c.acts))
+}
+
 // tune sets the longest downtime to begin with, once QEMU takes it.
 func (c *convergence) tune(ctx context.Context) {
 	if c.tuned || c.limits.MaxDowntime == 0 {
@@ -154,7 +191,9 @@ func (c *convergence) done(d converge.Decision, err error) {
 	if d.Action == converge.RaiseDowntime {
 		what = fmt.Sprintf("downtime of up to %s", d.Downtime)
 	}
-	c.acts = append(c.acts, c.act(d))
+	if !c.add(c.act(d)) {
+		return
+	}
 	_ = c.keep() // lost, the next run of the agent begins its steps anew
 	c.note(stepConverge, what+": "+d.Reason)
 }
@@ -164,13 +203,12 @@ func (c *convergence) done(d converge.Decision, err error) {
 func (c *convergence) postCopy(ctx context.Context, d converge.Decision) {
 	op := c.m.op
 	op.NotCancellableFor(whyPostCopy)
-	if op.Cancelled() {
+	if op.Cancelled() || !c.add(c.act(d)) {
 		op.Cancellable()
 		return // libvirt is being stopped
 	}
-	c.acts = append(c.acts, c.act(d))
 	if err := c.keep(); err != nil {
-		c.acts = c.acts[:len(c.acts)-1]
+		c.change(func(a []converge.Act) []converge.Act { return a[:len(a)-1] })
 		op.Cancellable()
 		return
 	}
@@ -182,7 +220,10 @@ func (c *convergence) postCopy(ctx context.Context, d converge.Decision) {
 		// Nobody has said no: it may have begun.
 		c.note(stepPostCopy, fmt.Sprintf("asked for, without an answer (%v): %s", err, d.Reason))
 	default:
-		c.acts[len(c.acts)-1].Refused = true
+		c.change(func(a []converge.Act) []converge.Act {
+			a[len(a)-1].Refused = true
+			return a
+		})
 		_ = c.keep() // lost, the next run of the agent is only more careful
 		op.Cancellable()
 		c.note(stepPostCopy, fmt.Sprintf("refused (%v): %s", err, d.Reason))

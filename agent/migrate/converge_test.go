@@ -2,7 +2,9 @@ package migrate_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -201,6 +203,49 @@ func TestPostCopyIsNeverEndedHalfWay(t *testing.T) {
 	}
 }
 
+// The end is told, by whoever keeps the lease, at the very moment when post-copy
+// was decided: one of the two comes to be, never both.
+func TestEndedJustBeforePostCopy(t *testing.T) {
+	w := newWorld(t)
+	ended := make(chan struct{})
+	w.options.Log = slog.New(decided{func() {
+		w.peer.mu.Lock()
+		w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+			in.Lost = []api.Reason{{Code: "volume-lost", Disk: "vda", Detail: "it is gone"}}
+			return in, nil
+		}
+		w.peer.mu.Unlock()
+		<-ended
+	}})
+	w.restart()
+	w.mover.post = func() error { t.Error("post-copy begins in a migration that is being ended"); return nil }
+	w.busyGuest(func(ctx context.Context, p hypervisor.MigrateParams) error {
+		<-ctx.Done()
+		w.peer.mu.Lock()
+		w.peer.renew = nil
+		w.peer.mu.Unlock()
+		close(ended)
+		return untilStopped(ctx, p)
+	})
+	w.fails(api.MigrateRequest{PostCopy: true}, api.StatusFailed, "volume-lost", "perform")
+}
+
+// decided is a log that does something when a means against a busy guest was
+// decided, before it is taken.
+type decided struct{ do func() }
+
+func (decided) Enabled(context.Context, slog.Level) bool { return true }
+
+func (d decided) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "memory does not converge" {
+		d.do()
+	}
+	return nil
+}
+
+func (d decided) WithAttrs([]slog.Attr) slog.Handler { return d }
+func (d decided) WithGroup(string) slog.Handler      { return d }
+
 // The link breaks in post-copy: neither half is ended, by no timeout, cancel or
 // choice. Whoever decides is told how it is taken up again, and a choice counts
 // once that was done, or once both halves were ended.
@@ -339,6 +384,36 @@ func TestRestartInPostCopy(t *testing.T) {
 	w.mover.jobErr = func() error { return hypervisor.ErrNoDomain }
 	w.mover.mu.Unlock()
 	w.result(w.ended(op.ID))
+	if w.mover.stopped != 0 {
+		t.Errorf("it was told to stop %d times", w.mover.stopped)
+	}
+}
+
+// A stop of the instance that came when post-copy had just begun is in the journal,
+// and was too late: an agent that comes back does not carry it out.
+func TestRestartInPostCopyThatWasToEnd(t *testing.T) {
+	w := newWorld(t)
+	op, _, arrive := w.postCopy(api.MigrateRequest{})
+	defer arrive()
+	w.close(w.engine)
+	value, err := w.store.Get("operations", op.ID)
+	must(t, err)
+	var r map[string]any
+	must(t, json.Unmarshal(value, &r))
+	r["cancel_requested"] = true
+	value, err = json.Marshal(r)
+	must(t, err)
+	must(t, w.store.Put("operations", op.ID, value))
+	w.start()
+	var looks atomic.Int64
+	w.mover.job = func() hypervisor.Job {
+		if looks.Add(1) < 9 {
+			return hypervisor.Job{Kind: hypervisor.JobOutgoing, Phase: hypervisor.PhaseMemory}
+		}
+		w.here(false, "running")
+		return hypervisor.Job{Kind: hypervisor.JobNone}
+	}
+	w.result(w.resume(op.ID))
 	if w.mover.stopped != 0 {
 		t.Errorf("it was told to stop %d times", w.mover.stopped)
 	}

@@ -131,7 +131,7 @@ func (m *migration) adopt(ctx context.Context) error {
 		m.state.Began = m.Now() // an agent that did not write it down was upgraded
 	}
 	defer m.takePart()()
-	m.openToCancel()
+	open := m.openToCancel()
 	defer m.op.NotCancellable()
 	adopted, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
@@ -141,7 +141,7 @@ func (m *migration) adopt(ctx context.Context) error {
 		}
 	})
 	defer stop()
-	if m.op.Cancelled() {
+	if open && m.op.Cancelled() {
 		cancel(operation.ErrCancelled) // it was, before the agent was lost
 	}
 	m.setGuard(ctx, true)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -76,11 +77,13 @@ type entry struct {
 	progress api.Progress
 	gone     bool // from the journal: whoever still has it writes nothing more
 	// end serialises the ways in which a reservation ends.
-	end     sync.Mutex
-	ctx     context.Context    // of the preparation
-	cancel  context.CancelFunc // stops it
-	created chan struct{}      // closed when the places are known, or preparation ended
-	done    chan struct{}      // closed when the preparation ended
+	end sync.Mutex
+	// sweeping: a sweep is looking at it.
+	sweeping atomic.Bool
+	ctx      context.Context    // of the preparation
+	cancel   context.CancelFunc // stops it
+	created  chan struct{}      // closed when the places are known, or preparation ended
+	done     chan struct{}      // closed when the preparation ended
 }
 
 // load reads the journal.

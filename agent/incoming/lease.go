@@ -2,6 +2,7 @@ package incoming
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/wherry-kvm/wherry/http/api"
@@ -15,21 +16,32 @@ const keepCommitted = 24 * time.Hour
 
 // Run ends reservations whose lease has run out, until ctx ends.
 func (s *Service) Run(ctx context.Context, tick <-chan time.Time) {
+	var sweeps sync.WaitGroup
+	defer sweeps.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick:
-			s.Sweep(ctx)
+			sweeps.Go(func() { s.Sweep(ctx) })
 		}
 	}
 }
 
-// Sweep looks at every reservation once.
+// Sweep looks at every reservation once, at all at the same time: the storage of
+// one may hang, which no context ends. One that an earlier sweep still looks at
+// is left to that.
 func (s *Service) Sweep(ctx context.Context) {
+	var looks sync.WaitGroup
 	for _, e := range s.all() {
-		s.expire(ctx, e)
+		if e.sweeping.CompareAndSwap(false, true) {
+			looks.Go(func() {
+				defer e.sweeping.Store(false)
+				s.expire(ctx, e)
+			})
+		}
 	}
+	looks.Wait()
 }
 
 // expire ends one reservation that its source has abandoned, as the state of

@@ -32,6 +32,13 @@ func (o operations) Wait(ctx context.Context, id string, d time.Duration) (api.O
 	return o.orHeld(ctx, id, op, err)
 }
 
+// Cancel is the engine's; a reservation has nothing to cancel here, and is given
+// as it is.
+func (o operations) Cancel(ctx context.Context, id string) (api.Operation, error) {
+	op, err := o.Engine.Cancel(ctx, id)
+	return o.orHeld(ctx, id, op, err)
+}
+
 func (o operations) orHeld(ctx context.Context, id string, op api.Operation, err error) (api.Operation, error) {
 	if api.CodeOf(err) != "not-found" {
 		return op, err

@@ -58,6 +58,10 @@ func TestHeldReservationsAreOperations(t *testing.T) {
 	if got, err := o.Wait(t.Context(), got.ID, time.Minute); err != nil || got.Status != api.StatusNeedsDecision {
 		t.Errorf("waited for %+v, %v", got, err)
 	}
+	// As of one that has ended in needs_decision: there is nothing left to cancel.
+	if got, err := o.Cancel(t.Context(), got.ID); err != nil || got.Status != api.StatusNeedsDecision {
+		t.Errorf("cancelled %+v, %v", got, err)
+	}
 	for _, id := range []string{"01JZZZZZZZZZZZZZZZZZZZFREE", "01JZZZZZZZZZZZZZZZZZZZNONE"} {
 		if _, err := o.Get(t.Context(), id); api.CodeOf(err) != "not-found" {
 			t.Errorf("get %s: %v", id, err)

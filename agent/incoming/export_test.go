@@ -9,3 +9,6 @@ func AtLeaseEnd(state, reason string, ran bool, held string) string {
 	end, _ := atLeaseEnd(state, reason, ran, h)
 	return string(end)
 }
+
+// Relink is relink.
+var Relink = relink

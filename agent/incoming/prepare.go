@@ -198,6 +198,9 @@ func (s *Service) own(e *entry, target string, o volume.Owned) error {
 func takeName(temp string, names []string) (string, error) {
 	for _, name := range names {
 		err := unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, name, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+			err = relink(temp, name)
+		}
 		if err == nil {
 			return name, syncFolder(filepath.Dir(name))
 		}
@@ -206,6 +209,15 @@ func takeName(temp string, names []string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("a file exists under each of %s", strings.Join(names, ", "))
+}
+
+// relink is a rename that replaces nothing for file systems that know none, such
+// as NFS. Until it has ended the file has both names, which are both journalled.
+func relink(from, to string) error {
+	if err := os.Link(from, to); err != nil {
+		return err
+	}
+	return os.Remove(from)
 }
 
 // finalNames are the names that a volume may get, in order of preference. Disks

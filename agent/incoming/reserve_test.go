@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-kvm/wherry/agent/incoming"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/volume"
@@ -255,5 +256,21 @@ func TestReserveStages(t *testing.T) {
 				t.Errorf("volume %+v, %v; want it on this host's copy", l, err)
 			}
 		})
+	}
+}
+
+// File systems without a rename that replaces nothing get their volumes named,
+// too, and nothing there is replaced either.
+func TestRelink(t *testing.T) {
+	w := newWorld(t)
+	from, taken, to := filepath.Join(w.pool, "from"), filepath.Join(w.pool, "taken"), filepath.Join(w.pool, "to")
+	must(t, errors.Join(os.WriteFile(from, []byte("ours"), 0o600), os.WriteFile(taken, []byte("theirs"), 0o600)))
+	if err := incoming.Relink(from, taken); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("error %v; want that it exists", err)
+	}
+	must(t, incoming.Relink(from, to))
+	w.wantFiles("taken", "to")
+	if got, err := os.ReadFile(taken); err != nil || string(got) != "theirs" {
+		t.Errorf("it has become %q, %v", got, err)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/wherry-kvm/wherry/http/api"
@@ -101,7 +103,26 @@ func (s *Service) disksOf(ctx context.Context, name string, inactive bool) ([]do
 	if err != nil {
 		return nil, fmt.Errorf("reading its XML: %w", err)
 	}
-	return parsed.Disks, nil
+	return parsed.Disks, s.locate(ctx, parsed.Disks)
+}
+
+// locate gives the disks that the definition names as volumes of pools the paths
+// that those have.
+func (s *Service) locate(ctx context.Context, disks []domainxml.Disk) error {
+	if !slices.ContainsFunc(disks, func(d domainxml.Disk) bool { return d.Type == "volume" }) {
+		return nil
+	}
+	host, err := s.Host.Host(ctx)
+	if err != nil {
+		return err
+	}
+	for i, d := range disks {
+		at := slices.IndexFunc(host.Pools, func(p api.Pool) bool { return p.Name == d.Pool && p.Path != "" })
+		if d.Type == "volume" && at >= 0 {
+			disks[i].Source = filepath.Join(host.Pools[at].Path, d.Volume)
+		}
+	}
+	return nil
 }
 
 // paths are the files of a definition's disks, with all their layers.

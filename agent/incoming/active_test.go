@@ -22,6 +22,10 @@ func TestLayersThatAreWrittenTo(t *testing.T) {
 		w.libvirt.disks = map[string]string{"other": "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='" + source +
 			"'/><target dev='vda' bus='virtio'/>" + more + "</disk>"}
 	}
+	w.libvirt.disks = map[string]string{"other": "<disk type='volume' device='disk'><driver type='qcow2'/><source pool='default' volume='base.qcow2'/><target dev='vda'/></disk>"}
+	if got := w.find(same); got[0].State != "differs" || !strings.Contains(got[0].Detail, `"other"`) {
+		t.Errorf("written to as a volume of a pool: %+v", got)
+	}
 	for _, source := range []string{same.Path, link} {
 		disk(source, "")
 		if got := w.find(same); got[0].State != "differs" || !strings.Contains(got[0].Detail, `"other"`) {

@@ -26,7 +26,7 @@ func (d *daemon) guards() migrate.Guards {
 	g.Command = []string{self, "guard", "--dir", g.Dir, "--log-level", d.config.Log.Level, "--log-format", d.config.Log.Format}
 	g.Sweep(func(operation string) bool {
 		op, err := d.ops.Get(context.Background(), operation)
-		return err == nil && !op.Ended() && op.Status != api.StatusNeedsDecision
+		return err == nil && (!op.Ended() || op.Status == api.StatusNeedsDecision)
 	})
 	return g
 }

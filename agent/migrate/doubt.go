@@ -24,6 +24,7 @@ func (m *migration) needsDecision(ctx context.Context, why string, err error) er
 	ctx, stop := operation.Detach(ctx)
 	defer stop()
 	src, dst := m.sides(ctx)
+	m.unheard = src.silent()
 	if src.Job {
 		// It is not known to be paused or to run, and commands would be refused.
 		why += "; the migration is still going on at the source"

@@ -6,6 +6,7 @@ import (
 
 	"github.com/wherry-kvm/wherry/agent/guard"
 	"github.com/wherry-kvm/wherry/agent/operation"
+	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/volume"
 )
@@ -58,11 +59,14 @@ func (m *migration) lift() {
 	}
 }
 
-// liftUnless lets go, unless the agent stops and the next one is to go on.
+// liftUnless lets go, unless the agent stops and the next one is to go on, or
+// libvirt did not answer to the end: it may start the instance here when it comes
+// back. Then it is for the decision to let go.
 func (m *migration) liftUnless(err error) {
-	if !errors.Is(err, operation.ErrShutdown) {
-		m.lift()
+	if errors.Is(err, operation.ErrShutdown) || m.unheard && api.CodeOf(err) == "needs-decision" {
+		return
 	}
+	m.lift()
 }
 
 // ran tells whether libvirt would start the instance again, where its migration

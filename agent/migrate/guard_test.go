@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -168,5 +169,103 @@ func TestNextAgentTakesAGuardOver(t *testing.T) {
 				t.Error("its disk is held on")
 			}
 		})
+	}
+}
+
+// Libvirt's call was lost, and it carries the migration on without its caller: the
+// handover that is yet to come is heard.
+func TestGuardListensForAsLongAsLibvirtGoesOn(t *testing.T) {
+	w := newWorld(t)
+	w.libvirt.handed = make(chan error, 1)
+	looks := 0
+	w.mover.job = func() hypervisor.Job {
+		w.mover.mu.Lock()
+		defer w.mover.mu.Unlock()
+		switch looks++; {
+		case looks < 4:
+			return hypervisor.Job{Kind: hypervisor.JobOutgoing, Phase: hypervisor.PhaseMemory}
+		case looks == 4:
+			w.libvirt.sent = true
+			w.libvirt.handed <- nil
+			must(t, w.libvirt.to("vm", hypervisor.Paused, "api-error"))
+		}
+		return hypervisor.Job{Kind: hypervisor.JobNone}
+	}
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		w.peer.mu.Lock()
+		defer w.peer.mu.Unlock()
+		w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+			if w.libvirt.state("vm") == hypervisor.Paused {
+				if !barred(t, w.disk) {
+					t.Error("libvirt may start the instance here while the destination is asked")
+				}
+				in.Running, in.Domain = true, "running"
+			}
+			return in, nil
+		}
+		return hypervisor.ErrUnknownOutcome
+	}
+	w.succeeds(api.MigrateRequest{})
+}
+
+// Libvirt here is away to the end: when it comes back it may start the instance,
+// and nobody has decided yet that it is to run here.
+func TestGuardStaysWhereLibvirtIsSilent(t *testing.T) {
+	w := newWorld(t)
+	w.options.DecisionTimeout = time.Millisecond
+	w.restart()
+	w.libvirt.handed = make(chan error)
+	down := func(is bool) {
+		w.libvirt.mu.Lock()
+		defer w.libvirt.mu.Unlock()
+		w.libvirt.down = is
+	}
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		w.libvirt.sent = true
+		w.libvirt.handed <- nil
+		must(t, w.libvirt.to("vm", hypervisor.Paused, "api-error"))
+		down(true)
+		return hypervisor.ErrDown
+	}
+	op := w.migrated(api.MigrateRequest{})
+	if op.Status != api.StatusNeedsDecision || !barred(t, w.disk) {
+		t.Fatalf("operation %s, %+v; its disk is held: %v", op.Status, op.Error, barred(t, w.disk))
+	}
+	down(false)
+	w.settledAs(op.ID, api.SideSource, "", api.StatusFailed)
+	if w.libvirt.state("vm") != hypervisor.Running || barred(t, w.disk) {
+		t.Errorf("the instance is %q, its disk is held: %v; want it to run on", w.libvirt.state("vm"), barred(t, w.disk))
+	}
+}
+
+// It was paused when the migration was asked for, and somebody has resumed it
+// while the destination prepared: libvirt would start it again.
+func TestGuardOfWhatRunsByNow(t *testing.T) {
+	w := newWorld(t)
+	d := w.instance.Domain
+	d.State, d.Reason = hypervisor.Paused, "user"
+	w.instance.Domain = d
+	all := w.options.Guards.(*guards)
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		if len(all.set) != 1 {
+			t.Errorf("%d guards are set; want one", len(all.set))
+		}
+		w.libvirt.gone("vm")
+		return nil
+	}
+	w.succeeds(api.MigrateRequest{})
+}
+
+// Libvirt has tried to start it again and could not, and the guard that kept it
+// from that did not live to tell.
+func TestGoesOnWhoeverKeptItFromThat(t *testing.T) {
+	w := newWorld(t)
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		must(t, w.libvirt.to("vm", hypervisor.Paused, "api-error"))
+		return errors.New("connection reset")
+	}
+	w.fails(api.MigrateRequest{}, api.StatusFailed, "migration-failed", "perform")
+	if got := w.libvirt.state("vm"); got != hypervisor.Running {
+		t.Errorf("the instance is %q; want it to run on", got)
 	}
 }

@@ -28,6 +28,8 @@ type migration struct {
 
 	// unreachable: the destination did not answer when something was to be taken back.
 	unreachable error
+	// unheard: this host's libvirt did not say how it is when a person had to decide.
+	unheard bool
 	// id is the operation's while op is not known.
 	id string
 	// heard is the destination's last answer, and when it came; lost: it was

@@ -80,7 +80,6 @@ func (m *migration) conclude(ctx context.Context, err error) error {
 	}
 	ctx, stop := operation.Detach(ctx)
 	defer stop()
-	m.noteBar()
 	verdict, why, settleErr := m.settle(ctx)
 	switch {
 	case settleErr != nil:
@@ -183,6 +182,7 @@ func (m *migration) params(ctx context.Context) (hypervisor.MigrateParams, error
 	if err := m.unchanged(d, live); err != nil {
 		return p, err
 	}
+	m.inst.Domain = d // preparing may have taken hours
 	if p.DestXML, err = domainxml.Rewrite(live, options); err != nil {
 		return p, api.NewProblem("internal", "rewriting the XML: %w", err)
 	}

@@ -156,7 +156,6 @@ func (m *migration) adopt(ctx context.Context) error {
 	defer w.account()
 	asking, release := operation.Detach(ctx)
 	defer release()
-	m.noteBar()
 	verdict, why, settleErr := m.settle(asking)
 	switch {
 	case settleErr != nil:

@@ -41,7 +41,9 @@ func (s *Service) Resolve(ctx context.Context, id string, r api.ResolveRequest) 
 	}
 	return s.Operations.Reopen(ctx, id, noteChoice, choice, func(ctx context.Context, op *operation.Op) (any, error) {
 		m.op = op
-		return m.carryChoice(ctx, choice)
+		result, err := m.carryChoice(ctx, choice)
+		m.liftUnless(err)
+		return result, err
 	})
 }
 

@@ -27,13 +27,24 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 	judged := func(src, dst Side) Judgement {
 		return Judge(Situation{Source: src, Destination: dst, Journal: m.state.journal(), Patient: m.Now().Before(deadline)})
 	}
+	rested := false
+	rest := func(src Side) {
+		// Libvirt goes on without its caller, and the handover may be yet to come.
+		if !rested && !src.Job && !src.silent() {
+			m.noteBar()
+			rested = true
+		}
+	}
 	for {
 		// The destination may take long to answer. A copy that must not run for as
 		// long as it does not is paused before it is asked.
-		if judged(m.sourceSide(ctx), Side{State: unknown}).Halt {
+		src := m.sourceSide(ctx)
+		rest(src)
+		if judged(src, Side{State: unknown}).Halt {
 			m.halt(ctx)
 		}
 		src, dst := m.sides(ctx)
+		rest(src)
 		j := judged(src, dst)
 		if j.Halt {
 			m.halt(ctx)
@@ -41,7 +52,7 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 			j = judged(src, dst)
 		}
 		verdict, why := j.Verdict, j.Why
-		if verdict == KeepSource && src.paused() && (src.Halted || m.state.Barred) {
+		if verdict == KeepSource && src.paused() && m.toRun(src) {
 			m.lift()
 			if err := m.Power.Resume(ctx, m.ref.Name); err != nil {
 				verdict, why = Undecided, fmt.Sprintf("%s, where the agent has kept it from running and cannot resume it: %v", why, err)
@@ -62,6 +73,13 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 	}
 }
 
+// toRun tells of the copy here, which is paused, that it is not so because somebody
+// wanted that: the agent has paused it, or libvirt has tried to start it again and
+// could not, which a guard sees to and may not have lived to tell.
+func (m *migration) toRun(src Side) bool {
+	return src.Halted || m.state.Barred || m.state.Ran && src.Reason == "api-error"
+}
+
 // sideDeadline is how long one host may take to say where the instance is.
 const sideDeadline = 5 * time.Second
 
@@ -77,6 +95,9 @@ func (m *migration) sides(ctx context.Context) (src, dst Side) {
 func (m *migration) sourceSide(ctx context.Context) Side {
 	ctx, cancel := context.WithTimeout(ctx, sideDeadline)
 	defer cancel()
+	// The job comes first: a state that was seen before its end would be taken for
+	// that after it.
+	job, noJob := m.Mover.Job(ctx, m.ref.Name)
 	d, err := m.Hypervisor.Domain(ctx, m.ref.Name)
 	switch {
 	case errors.Is(err, hypervisor.ErrNoDomain):
@@ -90,11 +111,10 @@ func (m *migration) sourceSide(ctx context.Context) Side {
 	if d.Active() {
 		mark, sent := m.Power.SentMark(ctx, m.ref.Name)
 		s.Sent, s.Unsure = mark != "" && mark != m.state.SentBefore, sent != nil
-		job, err := m.Mover.Job(ctx, m.ref.Name)
 		switch {
-		case err == nil:
+		case noJob == nil:
 			s.Job = job.Kind == hypervisor.JobOutgoing && job.Phase != hypervisor.PhaseDone
-		case !errors.Is(err, hypervisor.ErrNoDomain) && !errors.Is(err, hypervisor.ErrInvalidState):
+		case !errors.Is(noJob, hypervisor.ErrNoDomain) && !errors.Is(noJob, hypervisor.ErrInvalidState):
 			// It may be moving all the same.
 			return Side{State: unknown}
 		}

@@ -100,9 +100,16 @@ func last(ended []Migration, uuid string) (m Migration, ok bool) {
 	return m, ok
 }
 
+// hasRun tells of a domain that is off that its guest was here after all that a
+// migration leaves: it has come back, and is an instance. How it came may be
+// longer ago than the journal of what arrived goes.
+func hasRun(d hypervisor.Domain) bool {
+	return d.State == hypervisor.Shutoff && slices.Contains([]string{"shutdown", "crashed", "saved", "failed", "from-snapshot"}, d.Reason)
+}
+
 func copyLeft(d hypervisor.Domain, claims []Claim, ended []Migration) (api.Leftover, bool) {
 	m, ok := last(ended, d.UUID)
-	if !ok || !m.Remains || d.Incoming || d.State == hypervisor.Running ||
+	if !ok || !m.Remains || d.Incoming || d.State == hypervisor.Running || hasRun(d) ||
 		claimed(claims, []string{ByRecord, ByWork}, []string{d.UUID}) {
 		return api.Leftover{}, false
 	}

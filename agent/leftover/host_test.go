@@ -78,6 +78,7 @@ func TestDecideCopies(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		state  hypervisor.State
+		reason string
 		coming bool
 		ended  []leftover.Migration
 		claims []leftover.Claim
@@ -91,6 +92,10 @@ func TestDecideCopies(t *testing.T) {
 		{name: "of another instance", state: hypervisor.Paused, ended: []leftover.Migration{{Operation: "op", UUID: "other", At: now, Remains: true}}},
 		{name: "it runs", state: hypervisor.Running, ended: []leftover.Migration{{Operation: "op", UUID: uuid, At: now, Remains: true}}},
 		{name: "it arrives", state: hypervisor.Paused, coming: true, ended: []leftover.Migration{{Operation: "op", UUID: uuid, At: now, Remains: true}}},
+		{name: "a definition that remains of what was ended", state: hypervisor.Shutoff, reason: "destroyed", ended: []leftover.Migration{{Operation: "op", UUID: uuid, At: now, Remains: true}}, left: true},
+		// It has come back, longer ago than the journal knows.
+		{name: "its guest has shut down since", state: hypervisor.Shutoff, reason: "shutdown", ended: []leftover.Migration{{Operation: "op", UUID: uuid, At: now, Remains: true}}},
+		{name: "it has been saved since", state: hypervisor.Shutoff, reason: "saved", ended: []leftover.Migration{{Operation: "op", UUID: uuid, At: now, Remains: true}}},
 		{name: "it has come back since", state: hypervisor.Shutoff, ended: []leftover.Migration{
 			{Operation: "back", UUID: uuid, At: now}, {Operation: "op", UUID: uuid, At: now.Add(-time.Hour), Remains: true}}},
 		{name: "a record has it", state: hypervisor.Paused, ended: []leftover.Migration{{Operation: "op", UUID: uuid, At: now, Remains: true}},
@@ -101,7 +106,7 @@ func TestDecideCopies(t *testing.T) {
 			claims: []leftover.Claim{{Kind: leftover.ByDomain, Text: uuid}}, left: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := hypervisor.Domain{Name: "vm", UUID: uuid, State: c.state, Incoming: c.coming}
+			d := hypervisor.Domain{Name: "vm", UUID: uuid, State: c.state, Reason: c.reason, Incoming: c.coming}
 			out := leftover.DecideThings(leftover.Things{Domains: []hypervisor.Domain{d}}, c.claims, c.ended, now)
 			if (len(out) == 1) != c.left {
 				t.Fatalf("left over: %+v; want %v", out, c.left)

@@ -74,6 +74,8 @@ func (s *Service) removeCopy(ctx context.Context, name, uuid string) error {
 		return err
 	case d.UUID != uuid:
 		return fmt.Errorf("%q is another instance by now", name)
+	case hasRun(d):
+		return fmt.Errorf("%q has run here since", name)
 	case d.State == hypervisor.Running || d.Incoming:
 		return fmt.Errorf("%q runs, or arrives", name)
 	}

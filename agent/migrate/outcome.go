@@ -142,6 +142,10 @@ var table = []row{
 	{name: "paused here, shut down there", fits: func(s, d Side) bool { return s.paused() && d.State == "shutoff" }, passes: true,
 		why: "it is paused at the source, and has arrived at the destination, where it is shut off"},
 	{name: "paused at the source", fits: func(s, d Side) bool { return s.paused() && d.State == "" }, verdict: KeepSource, why: "it is paused at the source"},
+	// It has gone to sleep, or crashed and was left for somebody to look at.
+	{name: "never left the source", fits: func(s, d Side) bool {
+		return s.active() && !s.alive() && !s.paused() && !s.Sent && !s.Unsure && d.State == ""
+	}, verdict: KeepSource, why: "it is at the source, neither running nor paused, and was never handed over"},
 	{name: "both paused", fits: func(s, d Side) bool { return s.paused() && d.paused() }, passes: true, why: "it is paused on both hosts"},
 	// Libvirt defines it there, and forgets it here, only once it has moved.
 	{name: "moved, and shut down since", fits: func(s, d Side) bool { return s.State == "" && d.State == "shutoff" }, verdict: KeepDestination, why: "it has shut down at the destination"},

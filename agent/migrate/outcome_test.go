@@ -75,7 +75,11 @@ func TestJudge(t *testing.T) {
 		{row: "destination silent", source: none, dest: unknown, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "destination silent", source: migrate.Side{State: "paused", Sent: true}, dest: unknown, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "source silent", source: unknown, dest: running, patient: migrate.Wait, impatient: migrate.Undecided},
-		{row: "anything else", source: migrate.Side{State: "crashed"}, dest: none, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "never left the source", source: migrate.Side{State: "pmsuspended"}, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "never left the source", source: migrate.Side{State: "crashed"}, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
+		{row: "destination silent", source: migrate.Side{State: "pmsuspended"}, dest: unknown, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "anything else", source: migrate.Side{State: "crashed", Unsure: true}, dest: none, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "anything else", source: migrate.Side{State: "crashed", Sent: true}, dest: none, patient: migrate.Wait, impatient: migrate.Undecided},
 	} {
 		seen[c.row] = true
 		if c.journal == "" {

@@ -38,6 +38,12 @@ func (s *Service) recover(ctx context.Context, op *operation.Op) (any, error) {
 		return nil, interrupted("before anything was touched").WithPhase(op.Interrupted())
 	}
 	m, err := s.newMigration(op.Ref(), st.Request)
+	if err != nil && st.Performing {
+		// To have failed would say that it is here, to be started again.
+		return nil, api.NewProblem("needs-decision", "the destination cannot be asked where the instance is: %w", err).
+			WithHint("put right what keeps this agent from speaking to %s, restart it, and decide with `wherry operation resolve %s --keep source` or `--keep destination`; both hosts are asked again before anything is done",
+				st.Request.Destination, op.ID())
+	}
 	if err != nil {
 		return nil, err
 	}

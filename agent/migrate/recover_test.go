@@ -6,9 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/migrate"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 )
@@ -273,4 +275,23 @@ func TestRecoverRemovesTheProbes(t *testing.T) {
 	if w.exists(probe) {
 		t.Errorf("%s is left", probe)
 	}
+}
+
+// An agent that comes back unable to speak to the destination, its certificate
+// gone for instance, knows nothing of where the instance is, and says so.
+func TestRecoverWithoutAnIdentity(t *testing.T) {
+	w := newWorld(t)
+	dial := w.options.Dial
+	w.options.Dial = func(string) (migrate.Peer, error) { return nil, migrate.ErrNoIdentity } // of the next start
+	w.Dial = dial
+	id := w.moving(api.MigrateRequest{})
+	w.here(true, "running")
+	op := w.resume(id)
+	if op.Status != api.StatusNeedsDecision || !strings.Contains(op.Error.Hint, "resolve "+id) {
+		t.Fatalf("operation %s, %+v", op.Status, op.Error)
+	}
+	w.options.Dial = dial
+	w.restart()
+	w.libvirt.gone("vm")
+	w.settledAs(id, api.SideDestination, "", api.StatusSucceeded)
 }

@@ -154,12 +154,10 @@ func (m *migration) operation() string {
 // Libvirt starts the source again when it does not hear that the destination
 // has started, although that may have happened: then both write, each to disks
 // of its own. That it was the agent is written down first, or a later look
-// would take the pause for the user's.
+// would take the pause for the user's; but a journal that takes nothing does not
+// let two copies run.
 func (m *migration) halt(ctx context.Context) {
 	m.state.Halted = true
-	err := m.save()
-	if err == nil {
-		err = m.Power.Suspend(ctx, m.ref.Name)
-	}
+	err := errors.Join(m.save(), m.Power.Suspend(ctx, m.ref.Name))
 	m.Log.Error("the instance may run on both hosts: pausing it here", "operation", m.op.ID(), "instance", m.ref.String(), "error", err)
 }

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/wherry-kvm/wherry/agent/store"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 )
@@ -164,6 +166,37 @@ func TestTwoCopiesOneOfThemPaused(t *testing.T) {
 	if w.libvirt.state("vm") != hypervisor.Paused || !w.exists(w.disk) {
 		t.Errorf("the source is %q, its volume exists: %v; want it paused, and whole", w.libvirt.state("vm"), w.exists(w.disk))
 	}
+}
+
+// A full disk under the journal: two copies do not run on for that.
+func TestPausedThoughTheJournalTakesNothing(t *testing.T) {
+	w := newWorld(t)
+	full := &fullStore{Store: w.store}
+	w.store = full
+	w.restart()
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		w.here(true, "running")
+		full.is.Store(true)
+		return errors.New("connection reset")
+	}
+	op := w.migrated(api.MigrateRequest{})
+	full.is.Store(false)
+	if op.Status != api.StatusNeedsDecision || w.libvirt.state("vm") != hypervisor.Paused {
+		t.Errorf("operation %s, %+v, the instance is %q; want it paused", op.Status, op.Error, w.libvirt.state("vm"))
+	}
+}
+
+// fullStore takes no data of operations once it is full.
+type fullStore struct {
+	store.Store
+	is atomic.Bool
+}
+
+func (f *fullStore) Put(bucket, key string, value []byte) error {
+	if f.is.Load() {
+		return errors.New("no space left on device")
+	}
+	return f.Store.Put(bucket, key, value)
 }
 
 // Libvirt lost its way after the switchover and left the source paused. The

@@ -65,6 +65,11 @@ func (e *Engine) Reopen(_ context.Context, id, name string, note any, fn Func) (
 	if e.closing() {
 		return api.Operation{}, api.NewProblem("not-ready", "%w", ErrShutdown)
 	}
+	if en := e.find(id); en != nil && e.read(en).Ended() {
+		if err := e.journalLate(en); err != nil {
+			return e.read(en), err
+		}
+	}
 	if en := e.find(id); en != nil {
 		op := e.read(en)
 		return op, api.NewProblem("conflict", "operation %s is %s: there is nothing to decide", id, op.Status).WithOperation(id)

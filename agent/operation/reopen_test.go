@@ -2,6 +2,7 @@ package operation_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -172,5 +173,28 @@ func TestUnsettled(t *testing.T) {
 		if named[value] != want {
 			t.Errorf("%s is told: %v; want %v", value, named[value], want)
 		}
+	}
+}
+
+// An end that the store has refused can be decided about as soon as the store
+// takes it, and until then it is said what is in the way.
+func TestReopenOfAnEndThatWasNotJournalled(t *testing.T) {
+	s := &faulty{Store: store.Memory()}
+	e := open(t, s)
+	op := run(t, e, doubtful("vm"), func(ctx context.Context, op *operation.Op) (any, error) {
+		s.set(errBroken)
+		return inDoubt(ctx, op)
+	})
+	if op.Status != api.StatusNeedsDecision {
+		t.Fatalf("operation %s", op.Status)
+	}
+	if _, err := e.Reopen(t.Context(), op.ID, "choice", "source", nothing); !errors.Is(err, errBroken) {
+		t.Errorf("error %v; want the store's", err)
+	}
+	s.set(nil)
+	_, err := e.Reopen(t.Context(), op.ID, "choice", "source", nothing)
+	must(t, err)
+	if op = ended(t, e, op.ID); op.Status != api.StatusSucceeded {
+		t.Errorf("ended as %+v", op)
 	}
 }

@@ -66,12 +66,19 @@ func (e *Engine) journalUnsaved() {
 	}
 	e.mu.Unlock()
 	for _, en := range unsaved {
-		if err := e.journalOrdered(en, "journalled late", func(*record) {}, nil); err != nil {
+		if err := e.journalLate(en); err != nil {
 			e.log.Error("end of operation not journalled", "operation", en.id, "error", err)
-			continue
 		}
-		e.mu.Lock()
-		delete(e.live, en.id)
-		e.mu.Unlock()
 	}
+}
+
+// journalLate journals an end that the store has refused. Needs order.
+func (e *Engine) journalLate(en *entry) error {
+	if err := e.journalOrdered(en, "journalled late", func(r *record) { r.Cancellable = false }, nil); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	delete(e.live, en.id)
+	e.mu.Unlock()
+	return nil
 }

@@ -197,17 +197,33 @@ func (s *Service) all() []*entry {
 	return slices.Collect(maps.Values(s.entries))
 }
 
-// holder gives the operation that is receiving the instance, or "".
-func (s *Service) holder(project, name string) string {
+// holder says which reservation has the instance, or nil.
+func (s *Service) holder(project, name string) *api.Problem {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, e := range s.entries {
 		r := e.snapshot()
 		if r.State != committed && r.Request.Name == name && r.Request.Project == project {
-			return id
+			return r.inTheWay(id)
 		}
 	}
-	return ""
+	return nil
+}
+
+// inTheWay tells who comes with the same instance what becomes of the reservation
+// that has it. Of one that has failed the source knows nothing any more.
+func (r reservation) inTheWay(id string) *api.Problem {
+	var p *api.Problem
+	switch {
+	case r.Owes && r.Error != nil:
+		p = api.NewProblem("busy", "the destination has not taken back all that it made for %q in operation %s: %s", r.Request.Name, id, r.Error.Detail).WithHint("%s", r.Error.Hint)
+	case r.Held != nil:
+		p = api.NewProblem("busy", "the destination holds %q of operation %s until somebody decides: %s", r.Request.Name, id, r.Held.Why).
+			WithHint("settle that operation on its source, or, where that is lost, on the destination: `wherry operation info %s` there shows how", id)
+	default:
+		p = api.NewProblem("busy", "the destination is already receiving %q in operation %s", r.Request.Name, id)
+	}
+	return p.WithOperation(id)
 }
 
 // Arriving is "busy" while an instance is on its way to this host, and until its

@@ -26,8 +26,11 @@ func (s *Service) Facts(ctx context.Context, r api.FactsRequest) (api.Facts, err
 		return api.Facts{}, err
 	}
 	f.NameTaken = nameTaken(domains, r.Name, r.UUID)
-	if by := s.holder(r.Project, r.Name); by != "" && f.NameTaken == "" {
-		f.NameTaken = fmt.Sprintf("the destination is already receiving %q in operation %s", r.Name, by)
+	if p := s.holder(r.Project, r.Name); p != nil && f.NameTaken == "" {
+		f.NameTaken = p.Detail
+		if p.Hint != "" {
+			f.NameTaken += "; " + p.Hint
+		}
 	}
 	if by := s.busy(r.Project, r.Name); by != "" && f.NameTaken == "" {
 		f.NameTaken = fmt.Sprintf("operation %s of the destination still works on its own %q", by, r.Name)

@@ -67,7 +67,7 @@ func (s *Service) admit(ctx context.Context, r api.IncomingRequest) (*entry, boo
 	for id, other := range s.entries {
 		if o := other.snapshot(); o.State != committed && o.Request.Name == r.Name && o.Request.Project == r.Project {
 			s.mu.Unlock()
-			return nil, false, api.NewProblem("busy", "the destination is already receiving %q", r.Name).WithOperation(id)
+			return nil, false, o.inTheWay(id)
 		}
 	}
 	if p := s.letIn(r.Operation); p != nil {

@@ -169,3 +169,26 @@ func TestRemoveAfterThePoolWasMountedAnewLeavesOthers(t *testing.T) {
 	must(t, w.Remove(t.Context(), opID))
 	w.wantFiles("vm.qcow2")
 }
+
+// Whoever comes with the instance again hears what is in the way, and what can be
+// done about it: nothing is arriving, and the operation is not one of this host.
+func TestOwedIsSaidToWhoComesAgain(t *testing.T) {
+	w := newWorld(t)
+	w.ready(w.request())
+	unmounts["an empty folder is there"](w)
+	wantProblem(t, w.Remove(t.Context(), opID), "internal")
+	again := w.request()
+	again.Operation = "01JZZZZZZZZZZZZZZZZZZAGAIN"
+	_, err := w.Reserve(t.Context(), again)
+	p := wantProblem(t, err, "busy", opID, "not mounted")
+	if p.Operation != opID || !strings.Contains(p.Hint, "wherry operation resolve "+opID) {
+		t.Errorf("operation %q, hint %q", p.Operation, p.Hint)
+	}
+	f, err := w.Facts(t.Context(), api.FactsRequest{Project: again.Project, Name: again.Name, UUID: again.UUID})
+	must(t, err)
+	for _, part := range []string{opID, "not mounted", "wherry operation resolve"} {
+		if !strings.Contains(f.NameTaken, part) {
+			t.Errorf("name taken: %q; want it to say %q", f.NameTaken, part)
+		}
+	}
+}

@@ -41,10 +41,10 @@ func beAnAgent(dir string) int {
 		err = keeper(dir).Set(context.Background(), s)
 	}
 	if err != nil {
-		os.Stdout.WriteString(err.Error() + "\n")
+		_, _ = os.Stdout.WriteString(err.Error() + "\n")
 		return 1
 	}
-	os.Stdout.WriteString("set\n")
+	_, _ = os.Stdout.WriteString("set\n")
 	select {}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -187,6 +188,9 @@ func TestGuardListensForAsLongAsLibvirtGoesOn(t *testing.T) {
 		case looks == 4:
 			w.libvirt.sent = true
 			w.libvirt.handed <- nil
+			for end := time.Now().Add(deadline); !barred(t, w.disk) && time.Now().Before(end); {
+				runtime.Gosched()
+			}
 			must(t, w.libvirt.to("vm", hypervisor.Paused, "api-error"))
 		}
 		return hypervisor.Job{Kind: hypervisor.JobNone}

@@ -38,14 +38,18 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 	for {
 		// The destination may take long to answer. A copy that must not run for as
 		// long as it does not is paused before it is asked.
-		src := m.sourceSide(ctx)
-		rest(src)
-		if judged(src, Side{State: unknown}).Halt {
+		first := m.sourceSide(ctx)
+		rest(first)
+		if judged(first, Side{State: unknown}).Halt {
 			m.halt(ctx)
 		}
 		src, dst := m.sides(ctx)
 		rest(src)
 		j := judged(src, dst)
+		if first.Job && !src.Job {
+			// What the destination has answered may be from before the end.
+			j = Judgement{Verdict: Wait, Why: "the migration has just ended at the source"}
+		}
 		if j.Halt {
 			m.halt(ctx)
 			src = m.sourceSide(ctx)

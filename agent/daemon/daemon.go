@@ -112,7 +112,7 @@ func (d *daemon) serve(ctx context.Context) error {
 		d.log.Error("some instances that ran before the host was down may not be started again", "error", err)
 	}
 	s.listener = d.listener(ctx, s)
-	gate := gate{draining: s.drain.Refuse, arriving: s.incoming.Arriving, earlier: d.ops.Earlier}
+	gate := gate{draining: s.drain.Refuse, arriving: s.incoming.Arriving, undecided: s.incoming.Unsettled, earlier: d.ops.Earlier}
 	server, err := http.New(http.Options{
 		Instances: s.instances, Actions: gatedActions{s.instances, gate, d.starts}, Migrations: gatedMigrations{s.migrations, gate}, Rebuilds: gatedRebuilds{s.rebuilds, gate},
 		Incoming: gatedIncoming{s.incoming, s.drain.Refuse}, Operations: operations{d.ops, s.migrations, s.incoming}, Shutdowns: shutdowns{s.drain, s.listener, s.instances}, Leftovers: d.leftovers(s),

@@ -16,7 +16,17 @@ import (
 type gate struct {
 	draining func() error
 	arriving func(api.Ref) error
-	earlier  func(ctx context.Context, k api.Idempotency) (op api.Operation, found bool, err error)
+	// undecided refuses what may make a second running copy of what has come here.
+	undecided func(api.Ref) error
+	earlier   func(ctx context.Context, k api.Idempotency) (op api.Operation, found bool, err error)
+}
+
+// starting refuses to start what must not run here now.
+func (g gate) starting(ref api.Ref) error {
+	if err := g.undecided(ref); err != nil {
+		return err
+	}
+	return g.draining()
 }
 
 // admit runs a request unless it is refused. One that is sent again gets what the
@@ -60,11 +70,11 @@ func (g gatedActions) Create(ctx context.Context, project string, r api.CreateRe
 }
 
 func (g gatedActions) Start(ctx context.Context, ref api.Ref, k api.Idempotency) (api.Operation, error) {
-	return g.admit(ctx, k, g.draining(), func() (api.Operation, error) { return g.Service.Start(ctx, ref, k) })
+	return g.admit(ctx, k, g.starting(ref), func() (api.Operation, error) { return g.Service.Start(ctx, ref, k) })
 }
 
 func (g gatedActions) Restart(ctx context.Context, ref api.Ref, r api.StopRequest, k api.Idempotency) (api.Operation, error) {
-	return g.admit(ctx, k, g.draining(), func() (api.Operation, error) { return g.Service.Restart(ctx, ref, r, k) })
+	return g.admit(ctx, k, g.starting(ref), func() (api.Operation, error) { return g.Service.Restart(ctx, ref, r, k) })
 }
 
 // gatedRebuilds leaves alone what is still arriving.

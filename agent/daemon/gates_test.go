@@ -46,3 +46,34 @@ func TestTheSameRequestPassesTheGate(t *testing.T) {
 		}
 	}
 }
+
+// What has come here and waits for a decision may run at its source: it is not
+// started beside that, nor is anything else while the host goes down.
+func TestNothingUndecidedIsStarted(t *testing.T) {
+	undecided, draining := errors.New("undecided"), errors.New("draining")
+	for _, c := range []struct{ undecided, draining, want error }{
+		{nil, nil, nil}, {undecided, nil, undecided}, {nil, draining, draining}, {undecided, draining, undecided},
+	} {
+		g := gatedActions{gate: gate{draining: func() error { return c.draining }, undecided: func(ref api.Ref) error {
+			if ref.Name != "vm" {
+				t.Errorf("asked for %q", ref)
+			}
+			return c.undecided
+		}, earlier: func(context.Context, api.Idempotency) (api.Operation, bool, error) {
+			return api.Operation{}, false, nil
+		}}}
+		ref := api.Ref{Project: "default", Name: "vm"}
+		if got := g.starting(ref); !errors.Is(got, c.want) {
+			t.Errorf("%v; want %v", got, c.want)
+		}
+		if c.want == nil {
+			continue
+		}
+		if _, err := g.Start(t.Context(), ref, api.Idempotency{}); !errors.Is(err, c.want) {
+			t.Errorf("start: %v", err)
+		}
+		if _, err := g.Restart(t.Context(), ref, api.StopRequest{}, api.Idempotency{}); !errors.Is(err, c.want) {
+			t.Errorf("restart: %v", err)
+		}
+	}
+}

@@ -242,6 +242,20 @@ func (s *Service) Arriving(ref api.Ref) error {
 	return nil
 }
 
+// Unsettled is "busy" while somebody must decide where an instance that has come
+// to this host goes on: started here, it could run twice. It can be stopped.
+func (s *Service) Unsettled(ref api.Ref) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, e := range s.entries {
+		r := e.snapshot()
+		if r.Request.Project == ref.Project && r.Request.Name == ref.Name && r.State != committed && r.Held != nil {
+			return r.inTheWay(id)
+		}
+	}
+	return nil
+}
+
 // view is the reservation as the wire shows it.
 func (s *Service) view(ctx context.Context, e *entry) api.Incoming {
 	r := e.snapshot()

@@ -389,3 +389,20 @@ func TestDecisionOutlivesLibvirtsAbsence(t *testing.T) {
 		t.Errorf("%s, %s, %v; want what was decided", in.State, w.libvirt.state(), err)
 	}
 }
+
+// Only what waits for a decision is not to be started.
+func TestUnsettled(t *testing.T) {
+	w := newWorld(t)
+	w.ready(w.request())
+	ref := api.Ref{Project: api.DefaultProject, Name: "vm"}
+	w.arrive(persistent(hypervisor.Shutoff))
+	must(t, w.Unsettled(ref))
+	w.settle(api.SettleHold)
+	if p := wantProblem(t, w.Unsettled(ref), "busy", "for a test"); p.Operation != opID {
+		t.Errorf("operation %q", p.Operation)
+	}
+	must(t, w.Unsettled(api.Ref{Project: api.DefaultProject, Name: "other"}))
+	_, err := w.Commit(t.Context(), opID, api.CommitRequest{})
+	must(t, err)
+	must(t, w.Unsettled(ref))
+}

@@ -326,6 +326,39 @@ func TestPostCopyBrokenOffTooEarly(t *testing.T) {
 	}
 }
 
+// Libvirt's call waits for the destination's half, which waits for memory that does
+// not come: nobody waits with it for ever, and it is not ended either.
+func TestPostCopyBrokenOffWhileLibvirtHangs(t *testing.T) {
+	w := newWorld(t)
+	w.options.DecisionTimeout = time.Minute
+	began := time.Now()
+	w.options.Now = func() time.Time { return began.Add(100 * time.Since(began)) }
+	w.restart()
+	w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+		in.Domain, in.Reason, in.Process, in.Running = "running", "postcopy-failed", "runs", true
+		return in, nil
+	}
+	begun, hung := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(hung) })
+	w.mover.post = func() error { close(begun); return nil }
+	w.busyGuest(func(ctx context.Context, _ hypervisor.MigrateParams) error {
+		<-begun
+		d := w.instance.Domain
+		d.State, d.Reason = hypervisor.Paused, "postcopy-failed"
+		w.libvirt.set(d)
+		select {
+		case <-hung:
+		case <-ctx.Done():
+			t.Error("it was stopped")
+		}
+		return errors.New("connection reset")
+	})
+	op := w.migrated(api.MigrateRequest{PostCopy: true})
+	if op.Status != api.StatusNeedsDecision || !strings.Contains(op.Error.Detail, "has not returned") || w.mover.stopped != 0 {
+		t.Errorf("operation %s, %+v, stopped %d times", op.Status, op.Error, w.mover.stopped)
+	}
+}
+
 // brokenOff has a migration break off in post-copy, with the destination as at
 // says, and gives its end.
 func (w *world) brokenOff(at *api.Incoming) api.Operation {

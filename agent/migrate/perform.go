@@ -63,7 +63,9 @@ func (m *migration) perform(ctx context.Context) error {
 	if errors.Is(err, operation.ErrShutdown) {
 		return err // without cancel: the mover would take it for the wish to stop
 	}
-	cancel(nil)
+	if !errors.Is(err, errHalves) { // which nothing may end: it can be taken up again
+		cancel(nil)
+	}
 	err = m.conclude(ctx, err)
 	w.account()
 	return err

@@ -19,7 +19,13 @@ const (
 	lookEvery  = 250 * time.Millisecond
 	lookLimit  = 5 * time.Second // for one look: a hanging libvirt must not stop the watch
 	renewEvery = time.Second
+	// halvesLimit is how long libvirt's call may go on once post-copy has broken
+	// off. It waits for the destination, whose QEMU may wait for memory.
+	halvesLimit = 30 * time.Second
 )
+
+// errHalves ends the watch of a migration, and not the migration.
+var errHalves = errors.New("nothing, its call has not returned since")
 
 // watcher follows a migration: it shows the progress, keeps the destination's
 // lease, and ends a migration that stalls or takes too long.
@@ -31,6 +37,7 @@ type watcher struct {
 	memory  *convergence
 	pace    *pace
 	pass    int         // over memory, as libvirt's events tell
+	halves  time.Time   // since when post-copy is seen to have broken off; zero = it has not
 	silent  atomic.Bool // the destination's agent did not renew the lease when it was last asked
 }
 
@@ -75,6 +82,9 @@ func (w *watcher) follow(ctx context.Context, done <-chan error) error {
 			}
 		case <-tick.C:
 			w.look(looking)
+			if !w.halves.IsZero() && w.m.Now().Sub(w.halves) > halvesLimit {
+				return errHalves
+			}
 			if looks++; looks == firstLooks {
 				tick.Reset(lookEvery)
 			}
@@ -120,6 +130,11 @@ func (w *watcher) look(ctx context.Context) {
 		w.m.op.Progress(shown)
 	}
 	r := w.m.state.Request
+	if broken := r.PostCopy && err == nil && w.m.sourceSide(ctx).halved(); !broken {
+		w.halves = time.Time{}
+	} else if w.halves.IsZero() {
+		w.halves = now
+	}
 	stall := stallLimit(r.StallTimeout.Or(w.m.StallTimeout), w.meter.hasMoved(), !w.silent.Load())
 	if stall > 0 && now.Sub(w.meter.lastMove(w.started)) > stall {
 		w.end(errStalled)

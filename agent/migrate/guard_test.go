@@ -186,7 +186,9 @@ func TestGuardListensForAsLongAsLibvirtGoesOn(t *testing.T) {
 		case looks < 4:
 			return hypervisor.Job{Kind: hypervisor.JobOutgoing, Phase: hypervisor.PhaseMemory}
 		case looks == 4:
+			w.libvirt.mu.Lock()
 			w.libvirt.sent = true
+			w.libvirt.mu.Unlock()
 			w.libvirt.handed <- nil
 			for end := time.Now().Add(deadline); !barred(t, w.disk) && time.Now().Before(end); {
 				runtime.Gosched()

@@ -80,10 +80,13 @@ func (m *migration) conclude(ctx context.Context, err error) error {
 		m.state.Moved = true
 		return nil
 	}
+	agent := ctx
 	ctx, stop := operation.Detach(ctx)
 	defer stop()
 	verdict, why, settleErr := m.settle(ctx)
 	switch {
+	case errors.Is(settleErr, errGoesOn):
+		return m.followOn(agent, err, false)
 	case settleErr != nil:
 		return settleErr
 	case verdict == KeepDestination:

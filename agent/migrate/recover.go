@@ -127,9 +127,13 @@ func (m *migration) awaitLibvirt(ctx context.Context) error {
 	}
 }
 
-// adopt follows a migration that libvirt carries on without its caller, and
-// concludes it.
-func (m *migration) adopt(ctx context.Context) error {
+// adopt follows a migration that libvirt carries on without the agent that has
+// asked for it, and concludes it.
+func (m *migration) adopt(ctx context.Context) error { return m.followOn(ctx, nil, true) }
+
+// followOn is adopt for whoever has lost libvirt's call alone, too. lost says how;
+// adopted: what an earlier agent has done is to be undone where it stays here.
+func (m *migration) followOn(ctx context.Context, lost error, adopted bool) error {
 	if d, err := m.Hypervisor.Domain(ctx, m.ref.Name); err == nil {
 		m.inst.Domain = d
 	}
@@ -139,7 +143,7 @@ func (m *migration) adopt(ctx context.Context) error {
 	defer m.takePart()()
 	open := m.openToCancel()
 	defer m.op.NotCancellable()
-	adopted, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	waiting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() {
 		if !errors.Is(context.Cause(ctx), operation.ErrShutdown) {
@@ -152,7 +156,7 @@ func (m *migration) adopt(ctx context.Context) error {
 	}
 	m.setGuard(ctx, true)
 	done := make(chan error, 1)
-	go func() { done <- m.jobEnd(adopted) }()
+	go func() { done <- m.jobEnd(waiting) }()
 	w := m.newWatcher(cancel)
 	err := w.follow(ctx, done)
 	if errors.Is(err, operation.ErrShutdown) {
@@ -163,20 +167,28 @@ func (m *migration) adopt(ctx context.Context) error {
 	asking, release := operation.Detach(ctx)
 	defer release()
 	verdict, why, settleErr := m.settle(asking)
+	err = cmp.Or(err, lost)
 	switch {
+	case errors.Is(settleErr, errGoesOn):
+		return m.followOn(ctx, err, adopted)
 	case settleErr != nil:
 		return settleErr
 	case verdict == KeepDestination:
 		m.state.Moved = true
 		return nil
 	case verdict == KeepSource:
-		m.undoable()
+		if adopted {
+			m.undoable()
+		}
 		if err != nil {
 			return m.moveProblem(asking, err, why)
 		}
 		return interrupted(fmt.Sprintf("while the instance was being moved, and libvirt did not finish (%s)", why))
 	}
-	return m.needsDecision(asking, why, errors.Join(err, errors.New("its caller was interrupted")))
+	if adopted {
+		err = errors.Join(err, errors.New("its caller was interrupted"))
+	}
+	return m.needsDecision(asking, why, err)
 }
 
 // jobEnd returns when no outgoing migration is left on this host, or its

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -294,4 +295,38 @@ func TestRecoverWithoutAnIdentity(t *testing.T) {
 	w.restart()
 	w.libvirt.gone("vm")
 	w.settledAs(id, api.SideDestination, "", api.StatusSucceeded)
+}
+
+// Libvirt's call is lost, and the migration goes on: it is followed, and can be
+// cancelled, as one that an earlier agent has left.
+func TestLostCallIsFollowed(t *testing.T) {
+	w := newWorld(t)
+	looked := make(chan struct{})
+	var once sync.Once
+	w.mover.job = func() hypervisor.Job {
+		w.mover.mu.Lock()
+		defer w.mover.mu.Unlock()
+		if w.mover.stopped > 0 {
+			return hypervisor.Job{Kind: hypervisor.JobNone}
+		}
+		return hypervisor.Job{Kind: hypervisor.JobOutgoing, Phase: hypervisor.PhaseDisk, DiskTotal: mib}
+	}
+	w.mover.migrate = func(context.Context, hypervisor.MigrateParams) error {
+		w.peer.mu.Lock()
+		defer w.peer.mu.Unlock()
+		w.peer.renew = func(in api.Incoming) (api.Incoming, error) {
+			once.Do(func() { close(looked) })
+			return in, nil
+		}
+		return hypervisor.ErrUnknownOutcome
+	}
+	op := w.begin(onTarget())
+	<-looked
+	if _, err := w.engine.Cancel(t.Context(), op.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.failed(w.ended(op.ID), api.StatusCancelled, "cancelled", "perform")
+	if n, c := w.peer.left(); n != 0 || c != 0 || !w.exists(w.disk) || w.libvirt.state("vm") != hypervisor.Running {
+		t.Errorf("%d reservations and %d targets are left; the disk is there: %v, the instance is %q", n, c, w.exists(w.disk), w.libvirt.state("vm"))
+	}
 }

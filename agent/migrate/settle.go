@@ -17,6 +17,9 @@ import (
 // the options do not say: longer than an agent or a libvirt takes to come back.
 const decisionTimeout = 2 * time.Minute
 
+// errGoesOn says that libvirt's call was lost, and not the migration.
+var errGoesOn = errors.New("the migration goes on")
+
 // settle asks both hosts where the instance is until they give a clear answer.
 // A copy here that must not run meanwhile is paused, and runs again when the
 // answer is that it is the one to go on.
@@ -45,6 +48,9 @@ func (m *migration) settle(ctx context.Context) (Verdict, string, error) {
 		}
 		src, dst := m.sides(ctx)
 		rest(src)
+		if src.Job && !src.halved() {
+			return Wait, "", errGoesOn // it may take hours, and can be cancelled
+		}
 		j := judged(src, dst)
 		if first.Job && !src.Job {
 			// What the destination has answered may be from before the end.

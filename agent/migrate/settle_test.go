@@ -33,6 +33,8 @@ func (l *libvirt) to(name string, s hypervisor.State, reason string) error {
 }
 
 func (l *libvirt) SentMark(context.Context, string) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if !l.sent {
 		return "", l.unsure
 	}

@@ -161,15 +161,18 @@ func (m *mover) Migrate(ctx context.Context, _ string, p hypervisor.MigrateParam
 }
 
 func (m *mover) Job(context.Context, string) (hypervisor.Job, error) {
-	if m.jobErr != nil {
-		if err := m.jobErr(); err != nil {
+	m.mu.Lock()
+	fails, job := m.jobErr, m.job
+	m.mu.Unlock()
+	if fails != nil {
+		if err := fails(); err != nil {
 			return hypervisor.Job{}, err
 		}
 	}
-	if m.job == nil {
+	if job == nil {
 		return hypervisor.Job{Kind: hypervisor.JobNone}, nil
 	}
-	return m.job(), nil
+	return job(), nil
 }
 
 func (m *mover) BlockJobs(context.Context, string) ([]hypervisor.BlockJob, error) {

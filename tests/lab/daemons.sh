@@ -23,7 +23,8 @@ gone() { ! running "$@"; }
 # signal HOST NAME SIGNAL: and waits for the end.
 signal() {
 	running "$1" "$2" || return 0
-	inside "$1" /bin/sh -c 'kill "-$1" "$(cat "/run/lab-$0.pid")"' "$2" "$3"
+	# It may end by itself just now, or by somebody else's hand.
+	inside "$1" /bin/sh -c 'kill "-$1" "$(cat "/run/lab-$0.pid")"' "$2" "$3" || gone "$1" "$2" || return
 	# libvirtd ends itself only after 30 s where a thread of it waits for a monitor that it has already let go of.
 	until_true 60 "the end of $2 on host $1 after SIG$3" "$state/$1/$2.log" gone "$1" "$2"
 }

@@ -44,13 +44,16 @@ func (w *world) doubtless() {
 
 // inDoubt has a migration of a fresh instance end with a decision needed: the
 // destination runs it and nobody has heard, so libvirt has started it at the
-// source again. The agent there, which would have kept it from that, was down, and
-// has paused it since.
+// source again. All that would have kept it from that was killed, the guard too, and
+// the agent has paused it since.
 func (w *world) inDoubt(name string) api.Operation {
 	w.Helper()
 	w.heavy(w.a, name, mib)
 	var hung atomic.Bool
-	port := w.libvirtWithout(w.b, finish, func() { _ = w.a.Agent(w.ctx, "kill") }, &hung)
+	port := w.libvirtWithout(w.b, finish, func() {
+		_ = w.a.KillAgent(w.ctx)
+		_, _ = w.a.Exec(w.ctx, "pkill", "-KILL", "-f", "[w]herry guard ")
+	}, &hung)
 	w.cleanup("starting the agent", func(ctx context.Context) error { return w.a.Agent(ctx, "start") })
 	w.agentWith(w.b, fmt.Sprintf("WHERRY_MIGRATION_LIBVIRT_URI=qemu+tcp://wherry-b:%s/system", port))
 	id := w.begun(w.a, name, api.MigrateRequest{})

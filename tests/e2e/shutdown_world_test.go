@@ -191,6 +191,14 @@ func (d *downfall) restored() {
 		d.must(<-done)
 	}
 	d.pending = nil
+	// A host that comes back has none of the processes that it had.
+	d.must(harness.Until(d.ctx, "libvirt's hooks to be done", func(ctx context.Context) error {
+		out, err := d.on.Exec(ctx, "sh", "-c", "pgrep -af '[w]herry hook' || [ $? = 1 ]")
+		if err == nil && out != "" {
+			err = errors.New(out)
+		}
+		return err
+	}))
 	d.must(d.up(d.ctx))
 }
 

@@ -27,7 +27,7 @@ const (
 type BandwidthShare struct {
 	Operation string `json:"operation,omitempty"`
 	Content   string `json:"content,omitempty"` // a template's id, or a layer's digest
-	Bandwidth int64  `json:"bandwidth"` // bytes per second; 0 = no limit
+	Bandwidth int64  `json:"bandwidth"`         // bytes per second; 0 = no limit
 }
 
 // BandwidthRequest changes what the migrations from a host may send together,

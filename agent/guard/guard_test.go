@@ -197,14 +197,14 @@ func TestGuardOutlivesTheAgent(t *testing.T) {
 	w.until("held", w.barred)
 	next := keeper(w.dir)
 	must(t, next.Set(t.Context(), w.spec)) // which is there already
-	if !next.Rest(w.spec.Operation) || !w.barred() {
+	if next.Rest(w.spec.Operation) != guard.Held || !w.barred() {
 		t.Error("the next agent does not know that it is held")
 	}
 	next.Lift(w.spec.Operation)
 	if w.barred() {
 		t.Error("it is held on")
 	}
-	if next.Rest(w.spec.Operation) {
+	if next.Rest(w.spec.Operation) != guard.Free {
 		t.Error("a guard that was lifted is there still")
 	}
 }
@@ -213,7 +213,7 @@ func TestGuardWithoutHandover(t *testing.T) {
 	w := newWorld(t)
 	k := keeper(w.dir)
 	must(t, k.Set(t.Context(), w.spec))
-	if k.Rest(w.spec.Operation) || w.barred() {
+	if k.Rest(w.spec.Operation) != guard.Free || w.barred() {
 		t.Error("it is held, and was not handed over")
 	}
 	w.happens("handed")
@@ -244,7 +244,7 @@ func TestEarlierHandover(t *testing.T) {
 	w.spec.Underway, w.spec.Before = true, "mark "
 	k := keeper(w.dir)
 	must(t, k.Set(t.Context(), w.spec))
-	if k.Rest(w.spec.Operation) || w.barred() {
+	if k.Rest(w.spec.Operation) != guard.Free || w.barred() {
 		t.Error("it is held for an earlier migration")
 	}
 }
@@ -257,6 +257,12 @@ func TestGuardSetTooLate(t *testing.T) {
 	k := keeper(w.dir)
 	must(t, k.Set(t.Context(), w.spec))
 	w.until("held", w.barred)
+	if got := k.Rest(w.spec.Operation); got != guard.HeldLate {
+		t.Errorf("it is %q: nobody knows what was before", got)
+	}
+	w.happens("ended")
+	w.until("let go", func() bool { return !w.barred() })
+	w.until("free", func() bool { return k.Rest(w.spec.Operation) == guard.Free })
 }
 
 // Nobody lifts it, and there is nothing left to start.
@@ -269,6 +275,15 @@ func TestGuardEndsWithTheInstance(t *testing.T) {
 	w.until("held", w.barred)
 	w.happens("ended")
 	w.until("let go", func() bool { return !w.barred() })
+	// The next agent has to know that the copy here has not run since.
+	next := keeper(w.dir)
+	if got := next.Rest(w.spec.Operation); got != guard.Held {
+		t.Errorf("it was %q; want it held to the end", got)
+	}
+	next.Lift(w.spec.Operation)
+	if got := next.Rest(w.spec.Operation); got != guard.Free {
+		t.Errorf("after it was lifted it is %q", got)
+	}
 }
 
 // An agent may be killed between the end of an operation and the lifting.

@@ -112,19 +112,27 @@ func (k *Keeper) start(ctx context.Context, operation string, in []byte, command
 	}
 }
 
-// Rest ends the listening of the operation's guard, and tells whether it holds
-// the volumes. It holds on until Lift.
-func (k *Keeper) Rest(operation string) bool {
+// Rest ends the listening of the operation's guard, and tells what it has of the
+// volumes, or had when the instance's QEMU ended. It holds on until Lift.
+func (k *Keeper) Rest(operation string) Hold {
 	answer, err := k.ask(operation, askRest)
 	if err != nil && !absent(err) {
 		k.Log.Warn("asking a guard", "operation", operation, "error", err)
 	}
-	return answer == held
+	switch h := Hold(answer); h {
+	case Held, HeldLate:
+		return h
+	}
+	if _, err := os.Lstat(filepath.Join(k.Dir, witness(operation))); err == nil {
+		return Held
+	}
+	return Free
 }
 
 // Lift has the operation's guard let go, and returns when it has. Where there is
-// none it does nothing.
+// none it does nothing, but to forget that there was one.
 func (k *Keeper) Lift(operation string) {
+	defer k.remove(witness(operation))
 	_, err := k.ask(operation, askLift)
 	if err == nil {
 		return
@@ -132,8 +140,12 @@ func (k *Keeper) Lift(operation string) {
 	if !absent(err) {
 		k.Log.Warn("a guard does not let go by itself", "operation", operation, "error", err)
 	}
-	if err := os.Remove(filepath.Join(k.Dir, socket(operation))); err != nil && !errors.Is(err, os.ErrNotExist) {
-		k.Log.Warn("removing a guard's socket", "operation", operation, "error", err)
+	k.remove(socket(operation))
+}
+
+func (k *Keeper) remove(name string) {
+	if err := os.Remove(filepath.Join(k.Dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		k.Log.Warn("removing what a guard has left", "error", err)
 	}
 }
 
@@ -145,7 +157,8 @@ func (k *Keeper) Sweep(keep func(operation string) bool) {
 		k.Log.Warn("looking for guards", "error", err)
 	}
 	for _, e := range entries {
-		if operation, ok := strings.CutSuffix(e.Name(), ".sock"); ok && !keep(operation) {
+		operation := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
+		if (e.Name() == socket(operation) || e.Name() == witness(operation)) && !keep(operation) {
 			k.Lift(operation)
 		}
 	}

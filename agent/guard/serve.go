@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/wherry-kvm/wherry/agent/durable"
 )
 
 // What is asked of a guard, and what it answers: a line each. They stay as they
@@ -18,8 +20,6 @@ import (
 const (
 	askRest = "rest"
 	askLift = "lift"
-	held    = "held"
-	free    = "free"
 	ready   = "ready"
 )
 
@@ -61,7 +61,7 @@ func Serve(ctx context.Context, w *Watch, dir string, runs func(name, uuid strin
 			}
 		case <-look.C:
 			if there, err := runs(w.spec.Name, w.spec.UUID); err == nil && !there {
-				return nil
+				return w.testify(dir)
 			}
 		case <-lifted:
 			return nil
@@ -100,12 +100,10 @@ func (s server) converse(conn *net.UnixConn) (lifted bool) {
 	if err != nil {
 		return false
 	}
-	answer := free
+	answer := Free
 	switch line {
 	case askRest + "\n":
-		if s.Rest() {
-			answer = held
-		}
+		answer = s.Rest()
 	case askLift + "\n":
 		s.Lift()
 		s.close()
@@ -119,4 +117,14 @@ func (s server) converse(conn *net.UnixConn) (lifted bool) {
 	return lifted
 }
 
-func socket(operation string) string { return operation + ".sock" }
+// testify leaves word that the volumes were held from the handover until the
+// instance's QEMU had ended: the copy here has not run since.
+func (w *Watch) testify(dir string) error {
+	if w.Rest() != Held {
+		return nil
+	}
+	return durable.WriteFile(filepath.Join(dir, witness(w.spec.Operation)), nil)
+}
+
+func socket(operation string) string  { return operation + ".sock" }
+func witness(operation string) string { return operation + ".held" }

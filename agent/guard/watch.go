@@ -32,6 +32,18 @@ type Host interface {
 	HandedOver(ctx context.Context, name string) (<-chan error, error)
 }
 
+// Hold is what a guard has of the volumes.
+type Hold string
+
+// What it has. The words are also what it answers, see [Serve].
+const (
+	Free Hold = "free" // nothing
+	// Held: since the handover. The copy here has not run after it.
+	Held Hold = "held"
+	// HeldLate: since some time after it, in which libvirt may have started it.
+	HeldLate Hold = "late"
+)
+
 const (
 	listenAgain = 500 * time.Millisecond // after libvirt went away
 	askDeadline = 5 * time.Second        // for one answer of libvirt
@@ -46,6 +58,7 @@ type Watch struct {
 	stop  context.CancelFunc
 	over  chan struct{} // closed when nobody listens any more
 	bar   *volume.Bar   // read when over
+	heard bool          // the handover, as it happened; read when over
 	once  sync.Once
 }
 
@@ -69,11 +82,17 @@ func Begin(ctx context.Context, h Host, s Spec, log *slog.Logger) *Watch {
 func (w *Watch) Ready() <-chan struct{} { return w.ready }
 
 // Rest ends the listening, once libvirt's own call has returned: what is held is
-// held on. It tells whether anything is.
-func (w *Watch) Rest() bool {
+// held on.
+func (w *Watch) Rest() Hold {
 	w.stop()
 	<-w.over
-	return w.bar != nil
+	switch {
+	case w.bar == nil:
+		return Free
+	case w.heard:
+		return Held
+	}
+	return HeldLate
 }
 
 // Lift lets go.
@@ -102,6 +121,7 @@ func (w *Watch) handedOver(ctx context.Context) bool {
 				}
 			}
 			if err == nil {
+				w.heard = true
 				return true
 			}
 		}

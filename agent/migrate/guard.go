@@ -17,8 +17,8 @@ import (
 type Guards interface {
 	// Set sets one that outlives this process, unless there is one already.
 	Set(ctx context.Context, s guard.Spec) error
-	// Rest ends its listening, and tells whether it holds the volumes.
-	Rest(operation string) bool
+	// Rest ends its listening, and tells what it has of the volumes.
+	Rest(operation string) guard.Hold
 	// Lift ends it. Where there is none it does nothing.
 	Lift(operation string)
 }
@@ -43,10 +43,14 @@ func (m *migration) setGuard(ctx context.Context, underway bool) {
 // instance again: whoever finds it paused knows that it is to run, if it is to be
 // this copy.
 func (m *migration) noteBar() {
-	if m.Guards == nil || !m.Guards.Rest(m.op.ID()) || m.state.Barred {
+	if m.Guards == nil {
 		return
 	}
-	m.state.Barred = true
+	hold := m.Guards.Rest(m.op.ID())
+	if hold == guard.Free || m.state.Barred {
+		return
+	}
+	m.state.Barred, m.state.Held = true, hold == guard.Held
 	if err := m.save(); err != nil {
 		m.Log.Error("journalling that the source's volumes are held", "operation", m.op.ID(), "error", err)
 	}

@@ -42,9 +42,12 @@ func (g *guards) Set(_ context.Context, s guard.Spec) error {
 	return nil
 }
 
-func (g *guards) Rest(operation string) bool {
+func (g *guards) Rest(operation string) guard.Hold {
 	w := g.set[operation]
-	return w != nil && w.Rest()
+	if w == nil {
+		return guard.Free
+	}
+	return w.Rest()
 }
 
 func (g *guards) Lift(operation string) {
@@ -273,5 +276,26 @@ func TestGoesOnWhoeverKeptItFromThat(t *testing.T) {
 	w.fails(api.MigrateRequest{}, api.StatusFailed, "migration-failed", "perform")
 	if got := w.libvirt.state("vm"); got != hypervisor.Running {
 		t.Errorf("the instance is %q; want it to run on", got)
+	}
+}
+
+// The guest was handed over, has shut down at the destination, and the QEMU here has
+// ended with libvirt away: the guard has seen to it that nothing was written here
+// since, and nobody has to be asked.
+func TestGoneDownOnBothHosts(t *testing.T) {
+	w := newWorld(t)
+	handedOver(t, w, func(in api.Incoming) (api.Incoming, error) {
+		in.Domain = "shutoff"
+		return in, nil
+	})
+	hands := w.mover.migrate
+	w.mover.migrate = func(ctx context.Context, p hypervisor.MigrateParams) error {
+		err := hands(ctx, p)
+		must(t, w.libvirt.to("vm", hypervisor.Shutoff, "crashed"))
+		return err
+	}
+	w.succeeds(api.MigrateRequest{})
+	if w.exists(w.disk) {
+		t.Error("the source has still its volume")
 	}
 }

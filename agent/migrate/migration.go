@@ -64,6 +64,8 @@ type state struct {
 	Ran bool `json:"ran,omitempty"`
 	// Barred: a guard has kept libvirt from doing that.
 	Barred bool `json:"barred,omitempty"`
+	// Held: from the handover on.
+	Held bool `json:"held,omitempty"`
 	// Halted: the agent paused the copy that libvirt had started again here.
 	Halted bool `json:"halted,omitempty"`
 	// Unconfirmed: it was stated, not seen, that the destination has it.

@@ -16,6 +16,8 @@ type Side struct {
 	Sent bool
 	// Unsure says that the source's QEMU does not tell whether it has.
 	Unsure bool
+	// Held says of the source that it cannot have run since it was handed over.
+	Held bool
 	// Halted says of the source that the agent paused it, see [Judge].
 	Halted bool
 	// Committed says of the destination that it has taken the instance for its own,
@@ -139,6 +141,11 @@ var table = []row{
 	{name: "arriving", fits: func(_, d Side) bool { return d.State == "incoming" }, passes: true, why: "it is still arriving at the destination"},
 	{name: "left paused by libvirt", fits: func(s, d Side) bool { return s.paused() && d.State == "" && s.Reason == "migration" }, passes: true,
 		why: "it is paused at the source after a migration, and not at the destination"},
+	// Libvirt defines it there only once it has arrived with all that was written
+	// here.
+	{name: "gone down there, held here", fits: func(s, d Side) bool {
+		return s.Held && !s.Halted && (s.paused() || s.State == "shutoff") && d.State == "shutoff"
+	}, verdict: KeepDestination, why: "it has gone down at the destination, and the copy at the source has not run since it was handed over"},
 	{name: "paused here, shut down there", fits: func(s, d Side) bool { return s.paused() && d.State == "shutoff" }, passes: true,
 		why: "it is paused at the source, and has arrived at the destination, where it is shut off"},
 	{name: "paused at the source", fits: func(s, d Side) bool { return s.paused() && d.State == "" }, verdict: KeepSource, why: "it is paused at the source"},

@@ -38,6 +38,10 @@ func TestJudge(t *testing.T) {
 		{row: "arriving", source: halted, dest: incoming, patient: migrate.Wait, impatient: migrate.Undecided},
 		{row: "runs here, shut down there", source: sent, dest: off, patient: migrate.Undecided, impatient: migrate.Undecided},
 		{row: "paused here, shut down there", source: halted, dest: off, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "gone down there, held here", source: migrate.Side{State: "paused", Reason: "api-error", Held: true}, dest: off, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "gone down there, held here", source: migrate.Side{State: "shutoff", Reason: "crashed", Held: true}, dest: off, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
+		{row: "paused here, shut down there", source: migrate.Side{State: "paused", Held: true, Halted: true}, dest: off, patient: migrate.Wait, impatient: migrate.Undecided},
+		{row: "paused at the source", source: migrate.Side{State: "paused", Held: true}, dest: none, patient: migrate.KeepSource, impatient: migrate.KeepSource},
 		{row: "rolled back, no answer", source: running, dest: unknown, patient: migrate.KeepSource, impatient: migrate.KeepSource},
 		{row: "moved, by both hosts", source: none, dest: running, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
 		{row: "moved, by both hosts", source: off, dest: running, patient: migrate.KeepDestination, impatient: migrate.KeepDestination},
@@ -111,11 +115,11 @@ func situations() (out []migrate.Situation) {
 	for _, s := range states {
 		for _, d := range destinations {
 			for _, reason := range []string{"", "migration", "user", "postcopy", "postcopy-failed"} {
-				for bits := range 16 {
+				for bits := range 32 {
 					for _, journal := range []migrate.Journal{migrate.Untouched, migrate.Prepared, migrate.Performing, migrate.Moved, migrate.Committed} {
 						for _, patient := range bools {
 							out = append(out, migrate.Situation{
-								Source:      migrate.Side{State: s, Reason: reason, Job: bits&1 != 0, Sent: bits&2 != 0, Halted: bits&4 != 0, Unsure: bits&8 != 0},
+								Source:      migrate.Side{State: s, Reason: reason, Job: bits&1 != 0, Sent: bits&2 != 0, Halted: bits&4 != 0, Unsure: bits&8 != 0, Held: bits&16 != 0},
 								Destination: d, Journal: journal, Patient: patient})
 						}
 					}
@@ -173,6 +177,9 @@ func TestJudgeNeverGuesses(t *testing.T) {
 			}
 			if !slices.Contains([]string{"running", "paused", "shutoff"}, dst.State) {
 				bad("nothing is known to be at the destination")
+			}
+			if dst.State == "shutoff" && !dst.Committed && src.State != "" && (!src.Held || src.Halted) {
+				bad("ends what may be the copy with the last writes")
 			}
 		default:
 			// Never two that run on: where both do, or may, one of them is paused.

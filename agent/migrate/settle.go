@@ -117,7 +117,7 @@ func (m *migration) sourceSide(ctx context.Context) Side {
 	case d.UUID != m.state.UUID:
 		return Side{}
 	}
-	s := Side{State: string(d.State), Reason: d.Reason, Halted: m.state.Halted}
+	s := Side{State: string(d.State), Reason: d.Reason, Halted: m.state.Halted, Held: m.state.Held}
 	if d.Active() {
 		mark, sent := m.Power.SentMark(ctx, m.ref.Name)
 		s.Sent, s.Unsure = mark != "" && mark != m.state.SentBefore, sent != nil

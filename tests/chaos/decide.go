@@ -56,10 +56,15 @@ func (p *play) resolve(ctx context.Context, h *host, op api.Operation) error {
 	if err != nil {
 		return err
 	}
-	return resolve(ctx, h.api, op.ID, there == "running", p.journal.note)
+	here, err := p.other(to).State(ctx, op.Instance)
+	if err != nil {
+		return err
+	}
+	// Libvirt defines it there only when it has arrived: where neither runs, its last writes are there.
+	return resolve(ctx, h.api, op.ID, there == "running" || there == "shut off" && here != "running", p.journal.note)
 }
 
-// resolve keeps the copy that runs, and the other one only where the agent will not have that.
+// resolve keeps the copy that was written last, and the other one only where the agent will not have that.
 func resolve(ctx context.Context, agent resolver, id string, arrived bool, note func(string, ...any)) error {
 	answers := []string{api.SideSource, api.SideDestination}
 	if arrived {

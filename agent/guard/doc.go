@@ -11,5 +11,6 @@
 // A guard is a process of its own, with a connection to libvirt of its own: the
 // agent may be killed at that very moment, and a lock lasts as long as its
 // process. The next agent finds it by its socket. It ends when it is lifted, or
-// when the instance's QEMU has ended and there is nothing left to start.
+// when the instance's QEMU has ended and there is nothing left to start; then it
+// leaves word if it has held the volumes from the handover on.
 package guard

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -122,12 +123,18 @@ func (h *Host) State(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, domain := range domains {
-		if domain == name {
-			return h.Virsh(ctx, "domstate", name)
-		}
+	if !slices.Contains(domains, name) {
+		return "", nil
 	}
-	return "", nil
+	state, err := h.Virsh(ctx, "domstate", name)
+	if err == nil {
+		return state, nil
+	}
+	// It may have left between the two looks.
+	if domains, again := h.Domains(ctx); again == nil && !slices.Contains(domains, name) {
+		return "", nil
+	}
+	return "", err
 }
 
 // Remove destroys and undefines a domain. One that is not there is no error.

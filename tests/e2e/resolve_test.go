@@ -52,7 +52,8 @@ func (w *world) inDoubt(name string) api.Operation {
 	var hung atomic.Bool
 	port := w.libvirtWithout(w.b, finish, func() {
 		_ = w.a.KillAgent(w.ctx)
-		_, _ = w.a.Exec(w.ctx, "pkill", "-KILL", "-f", "[w]herry guard ")
+		// Until it is gone it holds the disks.
+		_, _ = w.a.Exec(w.ctx, "sh", "-c", `pkill -KILL -f "[w]herry guard "; while pgrep -f "[w]herry guard " >/dev/null; do sleep 0.01; done`)
 	}, &hung)
 	w.cleanup("starting the agent", func(ctx context.Context) error { return w.a.Agent(ctx, "start") })
 	w.agentWith(w.b, fmt.Sprintf("WHERRY_MIGRATION_LIBVIRT_URI=qemu+tcp://wherry-b:%s/system", port))

@@ -191,7 +191,11 @@ func (d *downfall) restored() {
 		d.must(<-done)
 	}
 	d.pending = nil
-	// A host that comes back has none of the processes that it had.
+	// A host that comes back has none of the processes that it had. Libvirt tells of no state before it has run the
+	// hook of an end; where it is down it runs none.
+	for _, s := range d.all {
+		_, _ = d.on.State(d.ctx, s.name)
+	}
 	d.must(harness.Until(d.ctx, "libvirt's hooks to be done", func(ctx context.Context) error {
 		out, err := d.on.Exec(ctx, "sh", "-c", "pgrep -af '[w]herry hook' || [ $? = 1 ]")
 		if err == nil && out != "" {

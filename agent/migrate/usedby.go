@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 
+	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
 	"github.com/wherry-kvm/wherry/volume"
@@ -40,12 +42,34 @@ func (m *migration) usedBy(ctx context.Context, file volume.Owned) (string, erro
 			if err != nil {
 				return "", fmt.Errorf("reading the XML of %q: %w", d.Name, err)
 			}
+			if err := m.locate(ctx, parsed.Disks); err != nil {
+				return "", fmt.Errorf("looking for the volumes of %q: %w", d.Name, err)
+			}
 			if slices.ContainsFunc(parsed.Disks, func(disk domainxml.Disk) bool { return standsOn(disk, file) }) {
 				return d.Name, nil
 			}
 		}
 	}
 	return "", nil
+}
+
+// locate gives the disks that the definition names as volumes of pools the paths
+// that those have.
+func (m *migration) locate(ctx context.Context, disks []domainxml.Disk) error {
+	if !slices.ContainsFunc(disks, func(d domainxml.Disk) bool { return d.Type == "volume" }) {
+		return nil
+	}
+	host, err := m.Host.Host(ctx)
+	if err != nil {
+		return err
+	}
+	for i, d := range disks {
+		at := slices.IndexFunc(host.Pools, func(p api.Pool) bool { return p.Name == d.Pool && p.Path != "" })
+		if d.Type == "volume" && at >= 0 {
+			disks[i].Source = filepath.Join(host.Pools[at].Path, d.Volume)
+		}
+	}
+	return nil
 }
 
 func standsOn(d domainxml.Disk, file volume.Owned) bool {

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
 	"syscall"
 
+	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/http/api"
 	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
@@ -109,20 +108,14 @@ func (s *Service) disksOf(ctx context.Context, name string, inactive bool) ([]do
 // locate gives the disks that the definition names as volumes of pools the paths
 // that those have.
 func (s *Service) locate(ctx context.Context, disks []domainxml.Disk) error {
-	if !slices.ContainsFunc(disks, func(d domainxml.Disk) bool { return d.Type == "volume" }) {
+	if !inspect.ByVolume(disks) {
 		return nil
 	}
 	host, err := s.Host.Host(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		inspect.Locate(disks, host.Pools)
 	}
-	for i, d := range disks {
-		at := slices.IndexFunc(host.Pools, func(p api.Pool) bool { return p.Name == d.Pool && p.Path != "" })
-		if d.Type == "volume" && at >= 0 {
-			disks[i].Source = filepath.Join(host.Pools[at].Path, d.Volume)
-		}
-	}
-	return nil
+	return err
 }
 
 // paths are the files of a definition's disks, with all their layers.

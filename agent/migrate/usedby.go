@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
-	"github.com/wherry-kvm/wherry/http/api"
+	"github.com/wherry-kvm/wherry/agent/inspect"
 	"github.com/wherry-kvm/wherry/hypervisor"
 	"github.com/wherry-kvm/wherry/hypervisor/domainxml"
 	"github.com/wherry-kvm/wherry/volume"
@@ -56,20 +55,14 @@ func (m *migration) usedBy(ctx context.Context, file volume.Owned) (string, erro
 // locate gives the disks that the definition names as volumes of pools the paths
 // that those have.
 func (m *migration) locate(ctx context.Context, disks []domainxml.Disk) error {
-	if !slices.ContainsFunc(disks, func(d domainxml.Disk) bool { return d.Type == "volume" }) {
+	if !inspect.ByVolume(disks) {
 		return nil
 	}
 	host, err := m.Host.Host(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		inspect.Locate(disks, host.Pools)
 	}
-	for i, d := range disks {
-		at := slices.IndexFunc(host.Pools, func(p api.Pool) bool { return p.Name == d.Pool && p.Path != "" })
-		if d.Type == "volume" && at >= 0 {
-			disks[i].Source = filepath.Join(host.Pools[at].Path, d.Volume)
-		}
-	}
-	return nil
+	return err
 }
 
 func standsOn(d domainxml.Disk, file volume.Owned) bool {
